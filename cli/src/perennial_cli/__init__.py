@@ -1,0 +1,1 @@
+"""perennial: the command line, and the embedded platform on one machine."""

@@ -1,0 +1,1 @@
+"""What training and serving must do alike: feature code, feature schema, bins and the model itself."""

@@ -1,0 +1,1 @@
+"""The model server: follows the registry, answers predictions, counts what Prometheus judges."""

@@ -1,0 +1,128 @@
+"""The `deployment`, `monitoring`, `retraining`, `resources` and `lifetime` parts of the spec."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from perennial_spec.base import Model
+from perennial_spec.data import Column
+from perennial_spec.model import Metric
+from perennial_spec.units import Duration, Memory, Share
+
+
+def _rising_to_all(steps: tuple[float, ...]) -> tuple[float, ...]:
+    if any(not 0 < share <= 1 for share in steps) or list(steps) != sorted(set(steps)) or steps[-1] != 1:
+        raise ValueError("expected rising shares of the traffic that end with 100%, as in [10%, 50%, 100%]")
+    return steps
+
+
+class AbortOn(Model):
+    """A limit that sends all traffic back to the champion when the challenger passes it."""
+
+    error_rate: Share | None = None
+    """Share of the challenger's requests that failed."""
+    latency_p99: Duration | None = None
+    prediction_psi: float | None = Field(default=None, gt=0)
+    """PSI between the challenger's live predictions and those on its own reference data."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(value is not None for value in (self.error_rate, self.latency_p99, self.prediction_psi)) != 1:
+            raise ValueError("expected exactly one of error_rate, latency_p99 or prediction_psi per entry")
+        return self
+
+
+class Deployment(Model):
+    """How a challenger that passed its gates takes over."""
+
+    strategy: Literal["canary", "replace"] = "canary"
+    """`canary`: step by step, each step judged; `replace`: all at once."""
+    steps: Annotated[tuple[Share, ...], AfterValidator(_rising_to_all)] = Field(
+        default=(0.1, 0.5, 1.0), min_length=1, max_length=20
+    )
+    bake: Duration = timedelta(minutes=10)
+    """A step is watched for this long before it is judged."""
+    min_requests: int = Field(default=50, ge=1)
+    """A step with fewer requests to the challenger is inconclusive, and watched on up to `max_bake`."""
+    max_bake: Duration = timedelta(hours=1)
+    on_inconclusive: Literal["abort", "continue"] = "abort"
+    """What to do with a step that is still inconclusive after `max_bake`."""
+    abort_on: tuple[AbortOn, ...] = (AbortOn(error_rate=0.01),)
+    approval: Literal["none", "required"] = "none"
+    watch: Duration = timedelta(hours=72)
+    """After promotion: a regression within this time rolls back instead of retraining."""
+
+    @property
+    def rollout(self) -> tuple[float, ...]:
+        """The shares of traffic that the challenger takes in turn; the last is always 1."""
+        return (1.0,) if self.strategy == "replace" else self.steps
+
+
+class Drift(Model):
+    """When live inputs have moved too far from those that the model was trained on."""
+
+    psi: float = Field(default=0.2, gt=0)
+    """Population stability index at which a feature counts as drifted (0.1 to 0.25: moderate; above: large; Siddiqi, 2006)."""
+    window: Literal["5m", "1h", "1d"] = "1h"
+    min_rows: int = Field(default=500, ge=50)
+    """Fewer rows in the window are never judged."""
+    ignore: tuple[Column, ...] = ()
+    """Features that are still measured and drawn, and never alert: they move with the season and the model is not hurt by it."""
+
+
+class Quality(Model):
+    """When live quality, measured on labels as they arrive, is too low."""
+
+    metric: Metric
+    min: float | None = None
+    max: float | None = None
+    window: Duration = timedelta(days=7)
+    min_labels: int = Field(default=500, ge=20)
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if (self.min is None) == (self.max is None):
+            raise ValueError("expected exactly one of min (roc_auc, r2, ...) or max (log_loss, rmse, ...)")
+        return self
+
+
+class Monitoring(Model):
+    drift: Drift = Drift()
+    quality: Quality | None = None
+
+
+class Budget(Model):
+    """At most `runs` retrainings per `per`."""
+
+    runs: int = Field(default=4, ge=1)
+    per: Duration = timedelta(days=1)
+
+
+class Retraining(Model):
+    """What may start a retraining, and how often."""
+
+    schedule: (
+        Annotated[str, StringConstraints(pattern=r"^(@(hourly|daily|weekly|monthly|yearly)|\S+( \S+){4})$")] | None
+    ) = None
+    """A cron expression or @hourly, @daily, @weekly, @monthly, @yearly, in UTC."""
+    on: tuple[Literal["drift", "quality", "freshness"], ...] = ("drift", "quality")
+    cooldown: Duration = timedelta(hours=6)
+    """No alert starts a run within this time of the last one."""
+    budget: Budget = Budget()
+
+
+class StepResources(Model):
+    """What one step may use; on Kubernetes both request and limit of its pod."""
+
+    cpu: float = Field(default=1, gt=0)
+    memory: Memory = 2 * 2**30
+    timeout: Duration = timedelta(hours=1)
+    retries: int = Field(default=1, ge=0, le=10)
+
+
+class Lifetime(Model):
+    review_every: Duration = timedelta(days=90)
+    retire_after: Duration = timedelta(days=730)

@@ -1,0 +1,94 @@
+"""Every name that two parts of the platform share, once: environment, registry tags, metrics, labels.
+
+Metrics follow Prometheus' conventions: base units, `_total` for counters, labels with bounded values.
+"""
+
+from __future__ import annotations
+
+# -- environment --
+ENV_REQUEST = "PERENNIAL_STEP_REQUEST"
+ENV_REQUEST_FILE = "PERENNIAL_STEP_REQUEST_FILE"
+ENV_RESULT_FILE = "PERENNIAL_STEP_RESULT_FILE"
+
+# -- registry: the registered model has the pipeline's name --
+ALIAS_CHAMPION = "champion"
+ALIAS_CHALLENGER = "challenger"
+ALIAS_PREVIOUS = "previous"
+TAG_ROUTE = "perennial.route"
+"""On the registered model: JSON of `perennial_spec.route.Route`."""
+TAG_RUN_KEY = "perennial.run_key"
+TAG_STEP = "perennial.step"
+TAG_REASON = "perennial.reason"
+"""JSON of `perennial_spec.step.Reason`."""
+TAG_SPEC_DIGEST = "perennial.spec_digest"
+TAG_DATA_URI = "perennial.data_uri"
+TAG_DATA_VERSION = "perennial.data_version"
+TAG_CODE_VERSION = "perennial.code_version"
+TAG_LOCK_DIGEST = "perennial.lock_digest"
+TAG_GATES = "perennial.gates"
+TAG_VERDICT = "perennial.verdict"
+"""On a model version: registered, passed, rejected, promoted, rolled_back."""
+TAG_PROMOTED_AT = "perennial.promoted_at"
+TAG_BUNDLE_URI = "perennial.bundle_uri"
+"""`mlflow-artifacts:/...` of the folder that serving needs; see `perennial_features.bundle`."""
+
+# -- labels --
+PREDICTION_FEATURE = "prediction"
+"""The value of label `feature` under which predictions are counted: predictions are one more feature."""
+BIN_MISSING = "missing"
+BIN_OTHER = "other"
+"""Categories that training did not see, or saw too seldom to have a bin."""
+
+# -- metrics of the model server --
+OBSERVATIONS = "perennial_feature_observations_total"  # pipeline, version, feature, bin
+REFERENCE_SHARE = "perennial_feature_reference_share"  # pipeline, version, feature, bin
+REFERENCE_ROWS = "perennial_feature_reference_rows"  # pipeline, version
+REQUESTS = "perennial_requests_total"  # pipeline, version, protocol, code
+REQUEST_SECONDS = "perennial_request_duration_seconds"  # histogram: pipeline, version
+PREDICTIONS = "perennial_predictions_total"  # pipeline, version (rows)
+ROUTE_WEIGHT = "perennial_route_weight"  # pipeline, version
+ROUTE_REVISION = "perennial_route_revision"  # pipeline
+MODEL_LOADED = "perennial_model_loaded"  # pipeline, version (1; 0 when refused)
+CHAMPION = "perennial_champion"  # pipeline, version (1)
+REGISTRY_UP = "perennial_registry_up"
+PREDICTION_LOG_WRITTEN = "perennial_prediction_log_rows_written_total"  # pipeline
+PREDICTION_LOG_DROPPED = "perennial_prediction_log_rows_dropped_total"  # pipeline
+FEEDBACK = "perennial_feedback_labels_total"  # pipeline
+
+# -- metrics of the controller: thresholds from the specs, and its own work --
+DRIFT_THRESHOLD = "perennial_drift_psi_threshold"  # pipeline
+DRIFT_MIN_ROWS = "perennial_drift_min_rows"  # pipeline
+DRIFT_WINDOW = "perennial_drift_window"  # pipeline, window (1)
+DRIFT_IGNORED = "perennial_drift_ignored"  # pipeline, feature (1)
+QUALITY_MIN = "perennial_quality_min"  # pipeline, metric
+QUALITY_MAX = "perennial_quality_max"  # pipeline, metric
+QUALITY_MIN_LABELS = "perennial_quality_min_labels"  # pipeline
+RETRAIN_ON = "perennial_retrain_on"  # pipeline, trigger (1)
+DATA_FRESHNESS_LIMIT = "perennial_data_freshness_limit_seconds"  # pipeline
+DATA_LAST_TIMESTAMP = "perennial_data_last_timestamp_seconds"  # pipeline
+DECISIONS = "perennial_controller_decisions_total"  # pipeline, decision
+BACKLOG = "perennial_controller_backlog"
+OLDEST_UNDELIVERED = "perennial_controller_oldest_undelivered_seconds"
+
+# -- metrics of the quality exporter --
+QUALITY = "perennial_quality"  # pipeline, version, metric
+QUALITY_LABELS = "perennial_quality_labels"  # pipeline, version: joined predictions in the window
+QUALITY_LABELLED_SHARE = "perennial_quality_labelled_share"  # pipeline, version
+
+# -- alerts: each has a runbook of its name --
+ALERT_FEATURE_DRIFT = "PerennialFeatureDrift"
+ALERT_PREDICTION_DRIFT = "PerennialPredictionDrift"
+ALERT_QUALITY = "PerennialQualityLow"
+ALERT_SERVER_DOWN = "PerennialModelServerDown"
+ALERT_NO_DATA = "PerennialNoPredictions"
+ALERT_DATA_STALE = "PerennialDataStale"
+
+
+def dag_id(pipeline: str) -> str:
+    """The DAG that trains, evaluates and deploys."""
+    return pipeline
+
+
+def data_dag_id(pipeline: str) -> str:
+    """The DAG that lands and validates new data, without training."""
+    return f"{pipeline}.data"

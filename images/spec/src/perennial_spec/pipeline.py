@@ -1,0 +1,69 @@
+"""`PipelineSpec`: one pipeline, the whole of `pipeline.yaml`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from perennial_spec.base import Model
+from perennial_spec.canvas import Canvas
+from perennial_spec.data import Data, Expectation
+from perennial_spec.deployment import Deployment, Lifetime, Monitoring, Retraining, StepResources
+from perennial_spec.model import METRICS_OF, Evaluation, MetricGate, ModelSpec, SliceGate
+
+PipelineName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=40)]
+"""A DNS label short enough to leave room for suffixes in Kubernetes object names."""
+
+Resourced = Literal["ingest", "validate", "train", "evaluate", "deploy", "analyse", "promote", "rollback"]
+
+
+class Owner(Model):
+    team: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=63)]
+    contact: str
+    """Who is asked, an address or a channel."""
+
+
+class PipelineSpec(Model):
+    """A model, declared: its data, its gates, its rollout, and when to train it again."""
+
+    apiVersion: Literal["perennial/v1"]
+    name: PipelineName
+    owner: Owner
+    canvas: Canvas | None = None
+    """Required before a pipeline may deploy to production."""
+    data: Data
+    expectations: tuple[Expectation, ...] = ()
+    model: ModelSpec
+    evaluation: Evaluation
+    deployment: Deployment = Deployment()
+    monitoring: Monitoring = Monitoring()
+    retraining: Retraining = Retraining()
+    resources: dict[Resourced, StepResources] = Field(default_factory=dict)
+    lifetime: Lifetime = Lifetime()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        kept = {self.data.timestamp, self.data.entity, self.data.label.column}
+        hidden = {*self.data.exclude, *(c for c, how in self.data.redact.items() if how == "drop")}
+        if clash := sorted(kept & hidden):
+            raise ValueError(
+                f"data.exclude and data.redact may not remove {', '.join(clash)}: timestamp, entity and label are needed"
+            )
+        known = METRICS_OF[self.model.kind]
+        used = [self.evaluation.metric]
+        used += [gate.metric for gate in self.evaluation.gates if isinstance(gate, MetricGate | SliceGate)]
+        used += [self.monitoring.quality.metric] if self.monitoring.quality else []
+        if wrong := sorted(set(used) - set(known)):
+            raise ValueError(
+                f"{', '.join(wrong)} cannot be measured on a {self.model.kind}: expected one of {', '.join(known)}"
+            )
+        if self.data.query is None and len(self.data.sources) > 1:
+            raise ValueError("data.query is needed to join more than one source")
+        if self.model.split.holdout + self.model.split.validation >= self.data.window:
+            raise ValueError("model.split.holdout and model.split.validation leave nothing of data.window to train on")
+        return self
+
+    def step_resources(self, step: str) -> StepResources:
+        """What `step` may use: what the spec says, or the default."""
+        return {str(name): wanted for name, wanted in self.resources.items()}.get(step, StepResources())

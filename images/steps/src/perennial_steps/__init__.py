@@ -1,0 +1,1 @@
+"""The steps of a pipeline: ingest, validate, train, evaluate, deploy, analyse, promote, roll back."""

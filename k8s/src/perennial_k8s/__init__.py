@@ -1,0 +1,1 @@
+"""Kubernetes manifests as pure functions of the specification."""

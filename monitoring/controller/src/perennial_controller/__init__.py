@@ -1,0 +1,1 @@
+"""The controller: alerts to ledger to policy to Airflow; the quality exporter beside it."""

@@ -1,0 +1,1 @@
+"""Airflow operators, task groups and the DAG factory."""
