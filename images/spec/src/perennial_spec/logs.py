@@ -1,0 +1,38 @@
+"""The two Delta tables that model servers append to and the quality exporter joins: predictions and labels.
+
+`Platform.table(pipeline, PREDICTIONS)` and `Platform.table(pipeline, LABELS)` are their places. Types are Arrow's names: `string`, `double`,
+`bool`, and `timestamp[us, UTC]` (Delta's `timestamp`). Rows come in the order in which one server wrote them; several servers interleave. A table
+exists only once its first row was written: a reader takes a missing table for an empty one.
+"""
+
+from __future__ import annotations
+
+PREDICTIONS = "predictions"
+LABELS = "labels"
+
+PREDICTION_ID = "prediction_id"
+ENTITY = "entity"
+VERSION = "version"
+SCORE = "score"
+SHADOW = "shadow"
+AT = "at"
+INPUTS = "inputs"
+LABEL = "label"
+
+PREDICTION_COLUMNS: dict[str, str] = {
+    PREDICTION_ID: "string",  # unique per row that was answered; a shadow's row repeats the id of the answer that it shadows
+    ENTITY: "string",  # the spec's data.entity as text; null when the request did not carry it
+    VERSION: "string",  # the model version in the registry that made the score
+    SCORE: "double",  # probability of the positive class, or the regressor's value
+    SHADOW: "bool",  # true: made beside the answer, and never sent to the client
+    AT: "timestamp[us, UTC]",  # when the server answered
+    INPUTS: "string",  # JSON object of the model's input columns and the spec's data.timestamp when sent; nothing sensitive or redacted
+}
+"""Column to type, in order. The same entity may be asked for more than once: the newest `at` is the current answer."""
+
+LABEL_COLUMNS: dict[str, str] = {
+    ENTITY: "string",  # the spec's data.entity as text
+    LABEL: "double",  # what came true: 0 or 1 for a classifier
+    AT: "timestamp[us, UTC]",  # when the label arrived at the server, unless the client said otherwise
+}
+"""Column to type, in order. A label may be corrected: the newest `at` of an entity wins."""
