@@ -1,8 +1,8 @@
 """The two Delta tables that model servers append to and the quality exporter joins: predictions and labels.
 
-`Platform.table(pipeline, PREDICTIONS)` and `Platform.table(pipeline, LABELS)` are their places. Types are Arrow's names: `string`, `double`,
-`bool`, and `timestamp[us, UTC]` (Delta's `timestamp`). Rows come in the order in which one server wrote them; several servers interleave. A table
-exists only once its first row was written: a reader takes a missing table for an empty one.
+`Platform.table(pipeline, PREDICTIONS)` and `Platform.table(pipeline, LABELS)` are their places. Types are Arrow's names: `string`,
+`double`, `bool`, and `timestamp[us, UTC]` (Delta's `timestamp`). Rows come in the order in which one server wrote them; several servers
+interleave. A table exists only once its first row was written: a reader takes a missing table for an empty one.
 """
 
 from __future__ import annotations
