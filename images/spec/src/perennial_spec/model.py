@@ -101,11 +101,13 @@ def _need_bound(low: float | None, high: float | None) -> None:
 
 def _gate_kind(value: Any) -> str | None:
     keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Model) else ()
-    return next((kind for kind in ("against", "slice", "metric") if kind in keys), None)
+    return next((f"gate:{kind}" for kind in ("against", "slice", "metric") if kind in keys), None)
 
 
 Gate = Annotated[
-    Annotated[MetricGate, Tag("metric")] | Annotated[ChampionGate, Tag("against")] | Annotated[SliceGate, Tag("slice")],
+    Annotated[MetricGate, Tag("gate:metric")]
+    | Annotated[ChampionGate, Tag("gate:against")]
+    | Annotated[SliceGate, Tag("gate:slice")],
     Discriminator(
         _gate_kind,
         custom_error_type="gate_kind",

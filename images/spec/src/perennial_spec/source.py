@@ -86,20 +86,16 @@ class Source:
 
     def error(self, error: ValidationError, model: type[BaseModel]) -> SpecError:
         """One SpecError that tells of every problem in `error`, each with line, caret and the nearest valid word."""
-        problems = [self._problem(detail, model) for detail in error.errors()]
-        line = self.mark(error.errors()[0]["loc"])[0] + 1
-        first, *others = problems
-        what = first[0] + "".join(f"\n{self.path}:{at}: {text}" for text, _, at in others)
-        return SpecError(
-            what, where=f"{self.path}:{line}", expected=first[1], next="mend it, then run: perennial check"
-        )
+        problems = sorted((self._problem(detail, model) for detail in error.errors()), key=lambda problem: problem[0])
+        (line, what), *others = problems
+        what += "".join(f"\n{self.path}:{at}: {text}" for at, text in others)
+        return SpecError(what, where=f"{self.path}:{line}", next="mend it, then run: perennial check")
 
-    def _problem(self, detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str, int]:
+    def _problem(self, detail: ErrorDetails, model: type[BaseModel]) -> tuple[int, str]:
         loc = detail["loc"]
         line, column = self.mark(loc)
         name = ".".join(str(part) for part in loc if _is_visible(self, loc, part)) or "the file"
-        what, expected = _sentence(detail, name, model)
-        return what + _caret(self.text, line, column), expected, line + 1
+        return line + 1, _sentence(detail, name, model) + _caret(self.text, line, column)
 
 
 def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node, yaml.Node] | None:
@@ -112,7 +108,11 @@ def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node, yaml.Nod
 
 def _is_visible(source: Source, loc: Loc, part: int | str) -> bool:
     """Union tags appear in pydantic's locations and nowhere in the file; the last part may be a missing key."""
-    if part == loc[-1] or isinstance(part, int):
+    if isinstance(part, int):
+        return True
+    if ":" in part:  # a union's tag: perennial_spec.model names them "gate:..."
+        return False
+    if part == loc[-1]:
         return True
     node = source.root
     for step in loc:
@@ -131,24 +131,26 @@ def _caret(text: str, line: int, column: int) -> str:
     return f"\n  {number} | {lines[line]}\n  {' ' * len(number)} | {' ' * column}^"
 
 
-def _sentence(detail: ErrorDetails, name: str, model: type[BaseModel]) -> tuple[str, str]:
+def _sentence(detail: ErrorDetails, name: str, model: type[BaseModel]) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        key = str(detail["loc"][-1])
         valid = valid_keys(model, detail["loc"][:-1])
-        guess = nearest(key, valid)
-        hint = f"; did you mean {guess!r}?" if guess else ""
-        return f"{name} is not a word of the specification{hint}", f"one of {', '.join(sorted(valid))}" if valid else ""
+        return f"{name} is not a word of the specification{_choice(str(detail['loc'][-1]), valid)}"
     if kind == "missing":
-        return f"{name} is missing", "a value: it is required"
+        return f"{name} is missing, and it is required"
     if kind == "literal_error":
         words = re.findall(r"'([^']*)'", str(context.get("expected", "")))
-        guess = nearest(str(detail["input"]), words)
-        hint = f"; did you mean {guess!r}?" if guess else ""
-        return f"{name} is {detail['input']!r}{hint}", f"one of {', '.join(words)}"
+        return f"{name} is {detail['input']!r}{_choice(str(detail['input']), words)}"
     message = detail["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(detail["input"], dict | list) else f" is {detail['input']!r}"
-    return f"{name}{got}: {message[:1].lower()}{message[1:]}", ""
+    got = "" if isinstance(detail["input"], dict | list | tuple) else f" is {detail['input']!r}"
+    return f"{name}{got}: {message[:1].lower()}{message[1:]}"
+
+
+def _choice(word: str, valid: list[str]) -> str:
+    guess = nearest(word, valid)
+    if guess:
+        return f"; did you mean {guess!r}?"
+    return f"; expected one of {', '.join(valid)}" if valid else ""
 
 
 def valid_keys(model: type[BaseModel], loc: Loc) -> list[str]:

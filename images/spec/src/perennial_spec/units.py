@@ -26,12 +26,12 @@ def parse_duration(text: Any) -> timedelta:
 
 
 def format_duration(value: timedelta) -> str:
-    """The shortest text that `parse_duration` reads back as `value`."""
+    """The text in the largest whole unit, that `parse_duration` reads back as `value`."""
     seconds = value.total_seconds()
     for unit in ("w", "d", "h", "m", "s"):
         if seconds and seconds % _SECONDS[unit] == 0:
             return f"{int(seconds // _SECONDS[unit])}{unit}"
-    return f"{seconds * 1000:g}ms"
+    return f"{seconds * 1000:.3f}".rstrip("0").rstrip(".") + "ms"
 
 
 def parse_share(text: Any) -> float:

@@ -1,0 +1,61 @@
+# What the README, CI and you use. `make` prints this help.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+UV_VERSION := 0.13.9
+PATH := $(CURDIR)/.uv/bin:$(CURDIR)/.venv/bin:$(PATH)
+export PATH
+
+.PHONY: help
+help: ## Print this help
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: ## Install what is missing: uv, the locked environment, Prometheus and Alertmanager
+	@UV_VERSION=$(UV_VERSION) ./scripts/install
+
+.PHONY: fmt
+fmt: install ## Format the code
+	ruff check --fix -q .
+	ruff format -q .
+
+.PHONY: lint
+lint: install ## Check format, style, types, imports, rules and the lock
+	uv lock --check -q
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	promtool check rules monitoring/rules/*.yml
+
+.PHONY: test
+test: install ## Run all tests but those on Kubernetes (at most 12 minutes on 2 cores)
+	pytest
+
+.PHONY: test-fast
+test-fast: install ## Run the tests that start no platform
+	pytest -m "not loop"
+
+.PHONY: demo
+demo: install ## Watch the loop close on real flights; leaves the platform up
+	perennial demo
+
+.PHONY: up down status
+up: install ## Start the platform on this machine
+	perennial up
+down: ## End the platform; its state stays in .perennial/
+	perennial down
+status: ## What runs, where, since when
+	perennial status
+
+.PHONY: bench
+bench: install ## Run the benchmarks; results in bench/results.md
+	python bench/loop.py
+
+.PHONY: screenshots
+screenshots: install ## Make the README's pictures from a running demo (needs Chromium)
+	uv sync -q --locked --all-packages --all-groups
+	python docs/screenshots.py
+
+.PHONY: clean
+clean: ## Remove the environment and caches, not the platform's state
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis
