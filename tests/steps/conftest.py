@@ -1,4 +1,4 @@
-"""What the tests of the steps share: a real MLflow server."""
+"""What the tests of the steps share: a room with pipelines and a platform, and a real MLflow server."""
 
 from __future__ import annotations
 
@@ -8,10 +8,92 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+
+from perennial_spec import names
+from perennial_spec.load import Pipeline, load_pipeline
+from perennial_spec.platform import Platform
+from perennial_spec.step import Reason, StepName, StepRequest, StepResult, parse_result
+
+SPEC = """\
+apiVersion: perennial/v1
+name: {name}
+owner: {{team: ops, contact: ops@example.com}}
+data:
+  sources: {{trips: "trips/*.parquet"}}
+  timestamp: at
+  entity: trip_id
+  label: {{column: late, arrives_after: 6h}}
+model:
+  kind: xgboost.classifier
+evaluation:
+  metric: roc_auc
+  gates:
+    - {{metric: roc_auc, min: 0.7}}
+"""
+FEATURES = "def features(columns):\n    return {'x': columns['x']}\n"
+
+
+@dataclass(frozen=True)
+class Room:
+    """A folder with pipelines, and the platform that a step finds in its environment."""
+
+    root: Path
+    platform: Platform
+
+    def pipeline(
+        self, name: str = "demo", *, text: str | None = None, features: str = FEATURES, more: str = ""
+    ) -> Pipeline:
+        """Write a pipeline's folder; `more` is YAML after the minimal spec."""
+        folder = self.root / "pipelines" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "pipeline.yaml").write_text((SPEC.format(name=name) if text is None else text) + more)
+        (folder / "features.py").write_text(features)
+        return load_pipeline(folder)
+
+    def request(self, step: StepName, pipeline: str = "demo", **fields: Any) -> StepRequest:
+        fields = {"run_key": "run-1", "reason": Reason(kind="person", summary="by hand"), **fields}
+        return StepRequest(pipeline=pipeline, step=step, **fields)
+
+    def start(self, request: StepRequest, **environment: str) -> subprocess.Popen[str]:
+        """The step as a process; its result goes to `<root>/result.json`."""
+        (self.root / "request.json").write_text(request.model_dump_json())
+        (self.root / "result.json").unlink(missing_ok=True)
+        own = {
+            names.ENV_REQUEST_FILE: str(self.root / "request.json"),
+            names.ENV_RESULT_FILE: str(self.root / "result.json"),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "perennial_steps"],
+            env={**os.environ, **self.platform.to_environment(), **own, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def process(self, request: StepRequest, **environment: str) -> tuple[int, StepResult, str]:
+        """Exit code, result and log of the step run as a process."""
+        process = self.start(request, **environment)
+        try:
+            _, log = process.communicate(timeout=120)
+        finally:
+            process.kill()
+        return process.returncode, parse_result((self.root / "result.json").read_text()), log
+
+    def with_platform(self, **fields: str) -> Room:
+        """The same room, whose platform has more parts: `mlflow_url=...`."""
+        return replace(self, platform=replace(self.platform, **fields))
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    platform = Platform(pipelines_dir=str(tmp_path / "pipelines"), store=str(tmp_path / "store"))
+    return Room(tmp_path, platform)
 
 
 def free_port() -> int:
@@ -50,7 +132,12 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("mlflow")
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "files"),
+    ]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     log = folder / "server.log"
     with log.open("wb") as file:
