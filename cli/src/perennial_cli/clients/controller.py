@@ -1,0 +1,87 @@
+"""The controller: ask for a run, announce data, read its decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perennial_cli.clients.http import TIMEOUT_SECONDS, ask, said
+from perennial_spec.errors import PlatformError
+from perennial_spec.platform import Platform
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One row of the ledger, as far as people read it."""
+
+    id: int
+    kind: str
+    pipeline: str
+    decision: str
+    reason: str
+    dag_id: str | None
+    run_id: str | None
+    delivery: str | None
+    duplicates: int
+    received_at: str
+    alert: str | None
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Decision:
+        return cls(
+            id=row["id"],
+            kind=row["kind"],
+            pipeline=row["pipeline"],
+            decision=row["decision"],
+            reason=row.get("reason") or "",
+            dag_id=row.get("dag_id"),
+            run_id=row.get("run_id"),
+            delivery=row.get("delivery"),
+            duplicates=row.get("duplicates") or 0,
+            received_at=row["received_at"],
+            alert=row.get("alert"),
+        )
+
+
+class Controller:
+    """The controller's JSON interface, as the token in `PERENNIAL_TOKEN_FILE` allows."""
+
+    def __init__(self, platform: Platform) -> None:
+        import httpx
+
+        token = Path(platform.need("token_file")).read_text().strip()
+        self._client = httpx.Client(
+            base_url=platform.need("controller_url"),
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=TIMEOUT_SECONDS,
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def request_run(self, pipeline: str, reason: str, actor: str) -> Decision:
+        """Ask for a training run; the answer says what was decided and why."""
+        return self._post(f"/api/v1/pipelines/{pipeline}/runs", {"reason": reason, "actor": actor})
+
+    def announce_data(self, pipeline: str, summary: str, key: str) -> Decision:
+        """Tell that new data is at the sources: it is landed and validated. The same key twice starts one run."""
+        return self._post(f"/api/v1/pipelines/{pipeline}/data", {"reason": summary, "actor": "perennial"}, key=key)
+
+    def decisions(self, pipeline: str, limit: int = 50) -> list[Decision]:
+        """The newest decisions first."""
+        response = ask(
+            self._client, "GET", f"/api/v1/pipelines/{pipeline}/decisions", part="controller", params={"limit": limit}
+        )
+        if response.status_code != 200:
+            raise PlatformError(f"no decisions: {said(response)}", where="controller", next="perennial check")
+        return [Decision.of(row) for row in response.json()["decisions"]]
+
+    def _post(self, path: str, body: dict[str, Any], key: str | None = None) -> Decision:
+        headers = {"Idempotency-Key": key} if key else {}
+        response = ask(self._client, "POST", path, part="controller", json=body, headers=headers)
+        if response.status_code >= 400:
+            raise PlatformError(
+                f"the controller refused: {said(response)}", where=path, next="perennial check; perennial status"
+            )
+        return Decision.of(response.json())

@@ -1,0 +1,43 @@
+"""One way to ask a part of the platform something, with errors that a person can act on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perennial_spec.errors import PlatformError
+
+if TYPE_CHECKING:
+    import httpx
+
+TIMEOUT_SECONDS = 10.0
+
+
+def ask(client: httpx.Client, method: str, path: str, *, part: str, **options: Any) -> httpx.Response:
+    """The answer of `part`, whatever its status below 500.
+
+    Raises:
+        PlatformError: it is away, too slow, or answers 5xx.
+    """
+    import httpx
+
+    where = f"{part} at {client.base_url}"
+    try:
+        response = client.request(method, path, **options)
+    except httpx.TimeoutException:
+        raise PlatformError(f"no answer within {TIMEOUT_SECONDS:g} s", where=where, next="perennial status") from None
+    except httpx.TransportError as error:
+        raise PlatformError(
+            f"cannot be reached: {error}", where=where, next="perennial status; start it with: perennial up"
+        ) from None
+    if response.status_code >= 500:
+        raise PlatformError(
+            f"{method} {path} was answered with {response.status_code}: {response.text[:300]}",
+            where=where,
+            next="perennial logs " + part.split(maxsplit=1)[0],
+        )
+    return response
+
+
+def said(response: httpx.Response) -> str:
+    """What an answer that was not a success said, in one line."""
+    return f"{response.status_code}: {' '.join(response.text.split())[:500]}"
