@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -180,22 +181,23 @@ def test_an_unknown_pipeline_names_the_nearest(room) -> None:
 
 
 def test_a_process_without_request_exits_with_the_code_of_error(room) -> None:
-    import subprocess
-
-    done = subprocess.run([sys.executable, "-m", "perennial_steps"], env={}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "perennial_steps"], check=False, env={}, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == Verdict.ERROR.exit_code
     assert "no step request" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("step", "code"), [("return Outcome('ok')", 0), ("return Outcome('no', verdict='fail')", 10), ("raise SystemError", 1)]
+    ("step", "code"),
+    [("return Outcome('ok')", 0), ("return Outcome('no', verdict='fail')", 10), ("raise SystemError", 1)],
 )
 def test_the_process_exits_with_the_code_of_its_verdict(room, step: str, code: int) -> None:
     room.pipeline()
     (room.root / "sitecustomize.py").write_text(
-        SLOW_STEP.format(work=f"from perennial_steps.context import Outcome; {step.replace(chr(39) + 'fail' + chr(39), 'V.FAIL')}").replace(
-            "import sys, types", "import sys, types\nfrom perennial_spec.step import Verdict as V"
-        )
+        SLOW_STEP.format(
+            work=f"from perennial_steps.context import Outcome; {step.replace(chr(39) + 'fail' + chr(39), 'V.FAIL')}"
+        ).replace("import sys, types", "import sys, types\nfrom perennial_spec.step import Verdict as V")
     )
     returncode, result, log = room.process(room.request("train"), PYTHONPATH=str(room.root))
     assert returncode == code == result.verdict.exit_code
