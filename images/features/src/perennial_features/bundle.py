@@ -1,0 +1,249 @@
+"""One model version as a folder: all that serving needs, and proof that it still answers as it did when it was trained.
+
+bundle.json      format, kind, schema, meta, digests of the other files
+model.ubj        the booster, cut to its best iteration
+reference.json   reference histograms
+features.py      the pipeline's feature code, as trained (under its own name)
+spec.json        the pipeline's spec, as trained
+smoke.json       a few rows of training data as a request, and what the model answered
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from perennial_features.code import Array, Columns, FeatureCode, load_features
+from perennial_features.encode import Encoded, encode_all
+from perennial_features.reference import Counts, Reference
+from perennial_features.request import columns_from_rows
+from perennial_features.schema import FeatureSchema, missing
+from perennial_spec.base import Model
+from perennial_spec.errors import FeatureError, ModelError, PerennialError, RequestError
+from perennial_spec.model import ModelKind
+
+if TYPE_CHECKING:
+    import xgboost
+
+FORMAT = 1
+SMOKE_ROWS = 32
+MANIFEST, MODEL, REFERENCE, SPEC, SMOKE = "bundle.json", "model.ubj", "reference.json", "spec.json", "smoke.json"
+
+Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
+class Manifest(Model):
+    """bundle.json."""
+
+    format: int
+    kind: ModelKind
+    features_file: str
+    features_function: str
+    schema_: FeatureSchema
+    meta: dict[str, Any]
+    digests: dict[str, str]
+    """SHA-256 by file name."""
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """Rows of training data as a client would send them, and the model's answers."""
+
+    columns: dict[str, list[Any]]
+    predictions: list[float]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Answers, and what they add to the bin counters."""
+
+    predictions: Scores
+    """float64[rows]."""
+    increments: Counts
+    """int64[bins] in the order of `Reference.series`."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model version, ready to answer."""
+
+    kind: ModelKind
+    schema: FeatureSchema
+    reference: Reference
+    code: FeatureCode
+    booster: xgboost.Booster
+    spec: dict[str, Any]
+    """The pipeline's spec as trained, JSON."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """Run key, data version, code version, ..."""
+    smoke: Smoke = field(default_factory=lambda: Smoke({}, []))
+
+    def predict(self, columns: Columns) -> Scores:
+        """float64[rows]: the probability of the positive class (classifier) or the value (regressor).
+
+        Args:
+            columns: typed input columns, as `columns_from_rows` makes them.
+
+        Raises:
+            FeatureError: the pipeline's feature code cannot do with these rows.
+        """
+        return self.predict_encoded(self.encode(columns).matrix)
+
+    def score(self, columns: Columns) -> Scored:
+        """As `predict`, with the increments of the bin counters."""
+        encoded = self.encode(columns)
+        predictions = self.predict_encoded(encoded.matrix)
+        return Scored(predictions, self.reference.count(encoded, predictions))
+
+    def encode(self, columns: Columns) -> Encoded:
+        """The model's matrix, with the mask of unseen categories."""
+        return encode_all(self.code.apply(columns), self.schema)
+
+    def predict_encoded(self, matrix: Array) -> Scores:
+        """float64[rows] from float32[rows, features]; thread-safe."""
+        found: Scores = self.booster.inplace_predict(matrix).astype(np.float64)
+        return found
+
+    def columns(self, data: Any) -> dict[str, Array]:
+        """Untrusted request data as typed columns; see `columns_from_rows`."""
+        return columns_from_rows(data, self.schema)
+
+    def save(self, folder: Path) -> None:
+        """Write the bundle into `folder`, which is made."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.booster.save_model(folder / MODEL)
+        (folder / REFERENCE).write_text(self.reference.to_json())
+        (folder / self.code.file.name).write_bytes(self.code.file.read_bytes())
+        (folder / SPEC).write_text(json.dumps(self.spec, indent=1, sort_keys=True))
+        (folder / SMOKE).write_text(json.dumps({"columns": self.smoke.columns, "predictions": self.smoke.predictions}))
+        files = (MODEL, REFERENCE, self.code.file.name, SPEC, SMOKE)
+        manifest = Manifest(
+            format=FORMAT,
+            kind=self.kind,
+            features_file=self.code.file.name,
+            features_function=self.code.function,
+            schema_=self.schema,
+            meta=self.meta,
+            digests={name: _digest(folder / name) for name in files},
+        )
+        (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
+
+    @classmethod
+    def load(cls, folder: Path, threads: int = 1) -> Bundle:
+        """Read a bundle, and ask the model the smoke questions again.
+
+        Args:
+            folder: what `save` wrote.
+            threads: of one prediction. More than one pays only for batches of thousands of rows.
+
+        Raises:
+            ModelError: a file is missing or changed, or the answers are not those of training.
+        """
+        manifest = _manifest(folder)
+        _verify_files(folder, manifest)
+        smoke = json.loads((folder / SMOKE).read_text())
+        bundle = cls(
+            kind=manifest.kind,
+            schema=manifest.schema_,
+            reference=Reference.from_json((folder / REFERENCE).read_text()),
+            code=_code(folder, manifest),
+            booster=_booster(folder / MODEL, threads),
+            spec=json.loads((folder / SPEC).read_text()),
+            meta=manifest.meta,
+            smoke=Smoke(smoke["columns"], smoke["predictions"]),
+        )
+        bundle.verify()
+        return bundle
+
+    def verify(self) -> None:
+        """Raises:
+        ModelError: the model does not answer the smoke rows as it did when it was trained.
+        """
+        if not self.smoke.predictions:
+            return
+        try:
+            answers = self.predict(self.columns(self.smoke.columns))
+        except (FeatureError, RequestError) as error:
+            raise ModelError(f"the model cannot answer its own training rows: {error}") from error
+        # float32 models: other processors differ in the last bits of the feature code's arithmetic, never more.
+        if not np.allclose(answers, self.smoke.predictions, rtol=1e-4, atol=1e-6):
+            worst = float(np.max(np.abs(answers - np.array(self.smoke.predictions))))
+            raise ModelError(
+                f"the model answers its own training rows differently now (by up to {worst:.3g})",
+                expected="the answers recorded in training",
+                next="look for feature code that depends on the time, the environment or other rows; then train again",
+            )
+
+
+def smoke_of(columns: Columns, rows: int = SMOKE_ROWS) -> dict[str, list[Any]]:
+    """Up to `rows` rows, evenly spread, as a client would send them: JSON with null and ISO timestamps."""
+    total = len(next(iter(columns.values())))
+    picked = np.unique(np.linspace(0, total - 1, min(rows, total)).astype(np.int64))
+    return {name: _to_json(values[picked]) for name, values in columns.items()}
+
+
+def _to_json(values: Array) -> list[Any]:
+    if values.dtype.kind == "M":
+        return [None if np.isnat(value) else f"{value}Z" for value in values]
+    absent = missing(values)
+    return [None if gone else value for gone, value in zip(absent, values.tolist(), strict=True)]
+
+
+def _manifest(folder: Path) -> Manifest:
+    try:
+        text = (folder / MANIFEST).read_text()
+    except OSError as error:
+        raise ModelError(
+            f"the bundle has no {MANIFEST}: {error.strerror}", where=str(folder), next="train again"
+        ) from None
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ModelError(f"{MANIFEST} is not JSON: {error}", where=str(folder), next="train again") from None
+    format_ = found.get("format") if isinstance(found, Mapping) else None
+    if format_ != FORMAT:
+        raise ModelError(
+            f"the bundle has format {format_!r}",
+            where=str(folder),
+            expected=f"format {FORMAT}",
+            next="serve it with the release that trained it, or train again",
+        )
+    try:
+        return Manifest.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(
+            f"{MANIFEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}", where=str(folder), next="train again"
+        ) from None
+
+
+def _verify_files(folder: Path, manifest: Manifest) -> None:
+    for name, digest in manifest.digests.items():
+        if not (folder / name).is_file():
+            raise ModelError(f"the bundle has lost its {name}", where=str(folder), next="train again")
+        if _digest(folder / name) != digest:
+            raise ModelError(f"{name} has changed since training", where=str(folder), next="train again")
+
+
+def _code(folder: Path, manifest: Manifest) -> FeatureCode:
+    try:
+        return load_features(folder / manifest.features_file, manifest.features_function)
+    except PerennialError as error:
+        raise ModelError(f"the model's feature code does not load: {error}", where=str(folder)) from error
+
+
+def _booster(file: Path, threads: int) -> xgboost.Booster:
+    import xgboost
+
+    return xgboost.Booster({"nthread": threads}, model_file=str(file))
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
