@@ -28,6 +28,8 @@ TAG_LOCK_DIGEST = "perennial.lock_digest"
 TAG_GATES = "perennial.gates"
 TAG_VERDICT = "perennial.verdict"
 """On a model version: registered, passed, rejected, promoted, rolled_back."""
+TAG_VERDICT_REASON = "perennial.verdict_reason"
+"""Why the verdict is `rejected` or `rolled_back`, in words."""
 TAG_PROMOTED_AT = "perennial.promoted_at"
 TAG_BUNDLE_URI = "perennial.bundle_uri"
 """`mlflow-artifacts:/...` of the folder that serving needs; see `perennial_features.bundle`."""
@@ -69,6 +71,9 @@ DATA_LAST_TIMESTAMP = "perennial_data_last_timestamp_seconds"  # pipeline
 DECISIONS = "perennial_controller_decisions_total"  # pipeline, decision
 BACKLOG = "perennial_controller_backlog"
 OLDEST_UNDELIVERED = "perennial_controller_oldest_undelivered_seconds"
+DELIVERIES = "perennial_controller_deliveries_total"  # pipeline, result (delivered, already_there, away, refused)
+LEDGER_UP = "perennial_controller_ledger_up"
+PIPELINE_BROKEN = "perennial_pipeline_broken"  # pipeline (1)
 
 # -- metrics of the quality exporter --
 QUALITY = "perennial_quality"  # pipeline, version, metric
