@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -67,3 +68,8 @@ class PipelineSpec(Model):
     def step_resources(self, step: str) -> StepResources:
         """What `step` may use: what the spec says, or the default."""
         return {str(name): wanted for name, wanted in self.resources.items()}.get(step, StepResources())
+
+    def step_timeout(self, step: str) -> timedelta:
+        """How long one attempt of `step` may take; `analyse` waits for traffic, and gets that time on top of its work."""
+        waits = self.deployment.max_bake if step == "analyse" else timedelta(0)
+        return self.step_resources(step).timeout + waits
