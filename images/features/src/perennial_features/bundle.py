@@ -22,8 +22,9 @@ from pydantic import ValidationError
 
 from perennial_features.code import Array, Columns, FeatureCode, load_features
 from perennial_features.encode import Encoded, encode_all
+from perennial_features.engine import load_booster
 from perennial_features.reference import Counts, Reference
-from perennial_features.request import columns_from_rows
+from perennial_features.request import MAX_ROWS, columns_from_rows
 from perennial_features.schema import FeatureSchema, missing
 from perennial_spec.base import Model
 from perennial_spec.errors import FeatureError, ModelError, PerennialError, RequestError
@@ -111,9 +112,9 @@ class Bundle:
         found: Scores = self.booster.inplace_predict(matrix).astype(np.float64)
         return found
 
-    def columns(self, data: Any) -> dict[str, Array]:
+    def columns(self, data: Any, max_rows: int = MAX_ROWS) -> dict[str, Array]:
         """Untrusted request data as typed columns; see `columns_from_rows`."""
-        return columns_from_rows(data, self.schema)
+        return columns_from_rows(data, self.schema, max_rows)
 
     def save(self, folder: Path) -> None:
         """Write the bundle into `folder`, which is made."""
@@ -154,7 +155,7 @@ class Bundle:
             schema=manifest.schema_,
             reference=Reference.from_json((folder / REFERENCE).read_text()),
             code=_code(folder, manifest),
-            booster=_booster(folder / MODEL, threads),
+            booster=load_booster(str(folder / MODEL), threads),
             spec=json.loads((folder / SPEC).read_text()),
             meta=manifest.meta,
             smoke=Smoke(smoke["columns"], smoke["predictions"]),
@@ -237,12 +238,6 @@ def _code(folder: Path, manifest: Manifest) -> FeatureCode:
         return load_features(folder / manifest.features_file, manifest.features_function)
     except PerennialError as error:
         raise ModelError(f"the model's feature code does not load: {error}", where=str(folder)) from error
-
-
-def _booster(file: Path, threads: int) -> xgboost.Booster:
-    import xgboost
-
-    return xgboost.Booster({"nthread": threads}, model_file=str(file))
 
 
 def _digest(file: Path) -> str:

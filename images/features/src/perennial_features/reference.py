@@ -67,15 +67,17 @@ class Reference(Model):
             schema: the schema that they were encoded by.
             predictions: what the model makes of these rows, or of rows like them that it was not fitted to; float[any length].
         """
-        matrix = encoded.matrix if isinstance(encoded, Encoded) else encoded
-        found = [
-            _categorical(feature, matrix[:, place])
-            if feature.kind == "categorical"
-            else _numeric(feature.name, matrix[:, place])
-            for place, feature in enumerate(schema.features)
-        ]
+        whole = encoded if isinstance(encoded, Encoded) else Encoded(encoded, {})
+        found = []
+        for place, feature in enumerate(schema.features):
+            values = whole.matrix[:, place]
+            if feature.kind == "categorical":
+                unseen = whole.unseen.get(place)
+                found.append(_categorical(feature, values, 0 if unseen is None else int(unseen.sum())))
+            else:
+                found.append(_numeric(feature.name, values))
         found.append(_numeric(names.PREDICTION_FEATURE, np.asarray(predictions)))
-        return cls(features=tuple(found), rows=len(matrix))
+        return cls(features=tuple(found), rows=len(whole.matrix))
 
     @cached_property
     def series(self) -> tuple[tuple[str, str], ...]:
@@ -227,15 +229,16 @@ def _edges(ordered: Array) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     return found
 
 
-def _categorical(feature: Feature, codes: Array) -> FeatureBins:
+def _categorical(feature: Feature, codes: Array, unseen: int) -> FeatureBins:
     present = codes[~np.isnan(codes)].astype(np.int64)
     counts = np.bincount(present, minlength=len(feature.categories))
     kept = min(MAX_CATEGORIES, len(feature.categories))
+    other = int(counts[kept:].sum()) + unseen
     return FeatureBins(
         feature=feature.name,
         kind="categorical",
         categories=feature.categories[:kept],
-        counts=(*map(int, counts[:kept]), int(counts[kept:].sum()), len(codes) - len(present)),
+        counts=(*map(int, counts[:kept]), other, len(codes) - len(present) - unseen),
     )
 
 

@@ -141,10 +141,13 @@ def _fast(column: InputColumn, values: Any) -> Array | None:
 
 
 def _fast_array(column: InputColumn, values: Array) -> Array | None:
-    if column.kind == "number" and values.dtype.kind in "fiu":
+    kind = values.dtype.kind
+    if column.kind == "number" and kind in "fiu":
         return _finite(values.astype(np.float64))
-    if column.kind == "integer" and values.dtype.kind == "i":
-        return values.astype(np.int64)
+    if kind == column.dtype.kind and column.kind != "text":
+        return values.astype(column.dtype)
+    if column.kind == "text" and kind == "O" and set(map(type, values.tolist())) <= {str, type(None)}:
+        return values
     return None
 
 
