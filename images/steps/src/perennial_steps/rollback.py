@@ -1,0 +1,90 @@
+"""rollback: all of the traffic back to the champion; the challenger is out.
+
+Order of writes: the route first, because it is what users feel; then the challenger's tags; its alias last, as the mark of unfinished work.
+Safe at any moment of a run: when nothing was deployed, or when the challenger was promoted, nothing is taken back.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from perennial_spec import names
+from perennial_spec.route import Route
+from perennial_steps.challenger import VERDICT_PASSED, VERDICT_ROLLED_BACK, split
+from perennial_steps.context import Outcome, StepContext
+from perennial_steps.registry import ModelVersion, Registry
+
+log = logging.getLogger(__name__)
+
+_REASON_LENGTH = 500
+
+
+def run(context: StepContext) -> Outcome:
+    """Take the run's challenger out of the route; the parameter `reason` is kept with the version.
+
+    Raises:
+        RegistryError: the registry is away, or somebody else changed the route. Run again, it continues.
+    """
+    name = context.pipeline.name
+    with Registry(context.platform.need("mlflow_url")) as registry:
+        champion = registry.champion(name)
+        challenger = _challenger(context, registry)
+        current = registry.route(name)
+        route = current.moved_to(_target(current, champion, challenger), context.request.run_key)
+        if route is not current:
+            log.info("route %s -> %s (revision %d)", split(current), split(route), route.revision)
+            registry.write_route(name, route)
+        done = _dismiss(context, registry, champion, challenger)
+    serving = f"version {champion.version} serves" if champion else "there is no champion"
+    taken_back = f"version {challenger.version} is rolled back" if challenger and done else "nothing was deployed"
+    return Outcome(
+        f"{taken_back}: {serving}",
+        {
+            "model_version": challenger.version if challenger else None,
+            "champion_version": champion.version if champion else None,
+            "revision": route.revision,
+        },
+    )
+
+
+def _challenger(context: StepContext, registry: Registry) -> ModelVersion | None:
+    """The version that this run trained, or whichever is challenger when it trained none."""
+    version = context.request.inputs.get("train", {}).get("model_version")
+    if version is None:
+        return registry.by_alias(context.pipeline.name, names.ALIAS_CHALLENGER)
+    return registry.get(context.pipeline.name, str(version))
+
+
+def _target(current: Route, champion: ModelVersion | None, challenger: ModelVersion | None) -> dict[str, float]:
+    """All to the champion. Before there is one, all but the challenger; what is left over is empty, as before the first deployment."""
+    if not current.weights:
+        return {}
+    if champion:
+        return {champion.version: 1.0}
+    if challenger is None or challenger.version not in current.weights:
+        return dict(current.weights)
+    return {}
+
+
+def _dismiss(
+    context: StepContext, registry: Registry, champion: ModelVersion | None, challenger: ModelVersion | None
+) -> bool:
+    """Record the verdict and take the alias away; False when there was nothing to dismiss."""
+    if challenger is None:
+        return False
+    name, version = challenger.name, challenger.version
+    is_champion = champion is not None and champion.version == version
+    rejected = challenger.tags.get(names.TAG_VERDICT) != VERDICT_PASSED
+    if not is_champion and not rejected:
+        registry.tag(name, version, names.TAG_VERDICT_REASON, _reason(context))
+        registry.tag(name, version, names.TAG_VERDICT, VERDICT_ROLLED_BACK)
+    alias = registry.by_alias(name, names.ALIAS_CHALLENGER)
+    if alias and alias.version == version:
+        registry.delete_alias(name, names.ALIAS_CHALLENGER)
+    return not is_champion and (not rejected or challenger.tags.get(names.TAG_VERDICT) == VERDICT_ROLLED_BACK)
+
+
+def _reason(context: StepContext) -> str:
+    inputs = context.request.inputs
+    found = context.request.params.get("reason") or inputs.get("analyse", {}).get("reason")
+    return str(found or f"the rollout of run {context.request.run_key} did not end well")[:_REASON_LENGTH]
