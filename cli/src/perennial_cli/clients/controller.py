@@ -64,7 +64,7 @@ class Controller:
         """Ask for a training run; the answer says what was decided and why."""
         return self._post(f"/api/v1/pipelines/{pipeline}/runs", {"reason": reason, "actor": actor})
 
-    def announce_data(self, pipeline: str, summary: str, key: str) -> Decision:
+    def announce_data(self, pipeline: str, summary: str, key: str | None = None) -> Decision:
         """Tell that new data is at the sources: it is landed and validated. The same key twice starts one run."""
         return self._post(f"/api/v1/pipelines/{pipeline}/data", {"reason": summary, "actor": "perennial"}, key=key)
 
