@@ -124,3 +124,8 @@ def test_the_digest_follows_meaning_and_code_but_not_comments(write_pipeline: Wr
     assert load_pipeline(folder).digest == first
     (folder / "features.py").write_text("def features(columns):\n    return {}\n")
     assert load_pipeline(folder).digest != first
+
+
+def test_words_that_yaml_1_1_took_for_booleans_stay_words(write_pipeline: Write, good_text: str) -> None:
+    pipeline = load_pipeline(write_pipeline(text=good_text + "retraining: {on: [quality]}\n"))
+    assert pipeline.spec.retraining.on == ("quality",)

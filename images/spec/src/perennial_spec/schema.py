@@ -11,6 +11,6 @@ def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of `pipeline.yaml`."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Perennial pipeline",
         **PipelineSpec.model_json_schema(),
+        "title": "Perennial pipeline",
     }

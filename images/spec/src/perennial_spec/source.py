@@ -35,6 +35,19 @@ def _timestamp_as_text(loader: _Loader, node: yaml.ScalarNode) -> Any:
     return loader.construct_scalar(node)
 
 
+def _booleans_of_yaml_1_2(loader: type[_Loader]) -> None:
+    """Only true and false: YAML 1.1 also takes yes, no, on and off, and `retraining.on` is a word of the specification."""
+    resolvers = {
+        first: [(tag, regex) for tag, regex in pairs if tag != "tag:yaml.org,2002:bool"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    loader.yaml_implicit_resolvers = resolvers
+    loader.add_implicit_resolver(
+        "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+    )
+
+
+_booleans_of_yaml_1_2(_Loader)
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _no_twice)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _timestamp_as_text)
 
