@@ -1,0 +1,191 @@
+"""What is served at this moment: an immutable picture per pipeline, replaced whole, read by requests without a lock."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from perennial_features.bundle import Bundle
+from perennial_serving.counting import VersionCounters
+from perennial_serving.refusals import NotReady, UnknownModel, UnknownVersion
+from perennial_spec.errors import ModelError
+from perennial_spec.route import Route, point_of
+
+_WARM_UP = 3
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A version that can answer."""
+
+    pipeline: str
+    version: str
+    bundle: Bundle
+    counters: VersionCounters
+    entity: str
+    """The column that rows are assigned and joined by."""
+    entity_redacted: bool
+    """Only a digest of the entity may be stored; see `stored_key`."""
+    logged: tuple[str, ...]
+    """Columns that the prediction log may hold."""
+    uri: str = ""
+    folder: Path = Path()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A pipeline's route in force, and the versions that are loaded for it."""
+
+    name: str
+    route: Route
+    models: Mapping[str, LoadedModel]
+    """By version: those of the route, and for a while those that left it."""
+    champion: str | None = None
+
+    @cached_property
+    def _bounds(self) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        intervals = self.route.intervals()
+        return tuple(version for version, _ in intervals), tuple(bound for _, bound in intervals)
+
+    @cached_property
+    def first(self) -> LoadedModel | None:
+        """The version that stands for the pipeline: the champion, or else the first of the route."""
+        live = self.route.live
+        return self.models[self.champion if self.champion in live else live[0]] if live else None
+
+    @property
+    def redacts_entity(self) -> bool:
+        """Only digests of entities may be stored."""
+        return any(model.entity_redacted for model in self.models.values())
+
+    @cached_property
+    def shadows(self) -> tuple[LoadedModel, ...]:
+        return tuple(self.models[v] for v in self.route.shadow if v in self.models and v not in self.route.live)
+
+    def model(self, version: str) -> LoadedModel:
+        """The loaded version.
+
+        Raises:
+            UnknownVersion: it is not loaded.
+        """
+        if version not in self.models:
+            raise UnknownVersion(
+                f"version {version[:40]!r} of {self.name} is not loaded here",
+                expected=f"one of {', '.join(self.models)}" if self.models else "a version of the route",
+            )
+        return self.models[version]
+
+    def assign(self, keys: Sequence[str | None]) -> list[str]:
+        """The version of each row: by its entity, the same on every replica; by chance where there is none."""
+        versions, bounds = self._bounds
+        if len(versions) == 1:
+            return [versions[0]] * len(keys)
+        points = (random.random() if key is None else point_of(key) for key in keys)  # noqa: S311 (no secret)
+        return [versions[bisect_right(bounds, point)] for point in points]
+
+
+@dataclass
+class Fleet:
+    """All pipelines. The follower writes by replacing whole mappings; everyone else reads."""
+
+    served: Mapping[str, Served] = field(default_factory=dict)
+    waiting: Mapping[str, str] = field(default_factory=dict)
+    """Pipelines that have a route, and no version that can take it yet: name to reason."""
+    refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(pipeline, version) that failed to load: reason."""
+    registry_up: bool = False
+    settled: bool = False
+    """The registry, or the disk, has said what is to be served."""
+    draining: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Every routed pipeline can answer, and the server is not about to leave."""
+        return self.settled and not self.waiting and not self.draining
+
+    def need(self, name: str) -> Served:
+        """The pipeline, able to answer.
+
+        Raises:
+            UnknownModel: no such pipeline here.
+            NotReady: its versions are loading, or no version takes traffic.
+        """
+        served = self.served.get(name)
+        if served is not None and served.first is not None:
+            return served
+        if served is None and name not in self.waiting:
+            if not self.settled:
+                raise NotReady("the server has just started and does not know its pipelines yet", next="try again")
+            raise UnknownModel.of(name, self.served)
+        reason = "no version takes traffic" if served is not None else self.waiting.get(name, "loading")
+        raise NotReady(f"{name} cannot answer yet: {reason}", next="try again, or see: perennial status")
+
+    def only(self) -> str:
+        """The name of the one pipeline that is served.
+
+        Raises:
+            UnknownModel: there are several, or none; names them.
+        """
+        if len(self.served) == 1:
+            return next(iter(self.served))
+        if not self.served:
+            raise NotReady("no pipeline is served yet", expected="a pipeline with a route", next="try again")
+        choices = ", ".join(f"/pipelines/{name}" for name in sorted(self.served))
+        raise Ambiguous("several pipelines are served here", expected=f"a path below one of {choices}")
+
+
+class Ambiguous(UnknownModel):
+    """The request does not say which pipeline."""
+
+    status = 400
+
+
+def load_model(pipeline: str, version: str, uri: str, folder: Path) -> LoadedModel:
+    """Load a bundle and warm it.
+
+    Raises:
+        ModelError: it is damaged, or does not answer as it did in training.
+    """
+    bundle = Bundle.load(folder)
+    data = bundle.spec.get("data")
+    if not isinstance(data, dict) or not data.get("entity"):
+        raise ModelError("the bundle's spec names no entity", where=str(folder), next="train again")
+    _warm(bundle)
+    return LoadedModel(
+        pipeline=pipeline,
+        version=version,
+        bundle=bundle,
+        counters=VersionCounters(bundle.reference),
+        entity=data["entity"],
+        entity_redacted=data["entity"] in data.get("redact", {}),
+        logged=_logged(bundle, data),
+        uri=uri,
+        folder=folder,
+    )
+
+
+def stored_key(pipeline: str, key: str) -> str:
+    """A redacted entity as the logs may hold it: a digest, the same for predictions and labels, so that they can still be joined."""
+    return blake2b(key.encode(), digest_size=16, person=pipeline.encode()[:16]).hexdigest()
+
+
+def _logged(bundle: Bundle, data: dict[str, Any]) -> tuple[str, ...]:
+    label = data.get("label") or {}
+    hidden = {*data.get("sensitive", ()), *data.get("redact", {}), *data.get("exclude", ()), label.get("column")}
+    wanted = dict.fromkeys([*(column.name for column in bundle.schema.inputs), data.get("timestamp", "")])
+    return tuple(name for name in wanted if name and name not in hidden)
+
+
+def _warm(bundle: Bundle) -> None:
+    """The first prediction builds tables and threads; no client should wait for that."""
+    if not bundle.smoke.predictions:
+        return
+    first = {name: values[:1] for name, values in bundle.smoke.columns.items()}
+    for _ in range(_WARM_UP):
+        bundle.score(bundle.columns(first))

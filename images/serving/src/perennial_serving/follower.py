@@ -1,0 +1,208 @@
+"""Following the registry: one thread that looks, decides which versions are wanted, and puts a route in force once they answer.
+
+    registry --poll--> wanted --load (two threads)--> loaded --settle--> Fleet.served, and the last good route on disk
+
+A route takes effect only when every version that takes traffic in it is loaded; until then, and for as long as one is refused, the
+route before stays in force. With the registry away the last route holds, also over a restart. A model whose route tag vanishes is held too:
+to stop serving, give it a route without weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from perennial_serving.cache import Cache, SavedRoute
+from perennial_serving.fleet import Fleet, LoadedModel, Served, load_model
+from perennial_serving.refusals import sentence
+from perennial_serving.registry import Listing, Registry
+from perennial_serving.settings import Settings
+from perennial_spec.errors import PerennialError, RegistryError
+from perennial_spec.route import Route
+
+log = logging.getLogger(__name__)
+Key = tuple[str, str]
+_MAX_RETRY_SECONDS = 60.0
+
+
+class Follower:
+    """Keeps `fleet` as the registry wants it, in a thread of its own."""
+
+    def __init__(self, fleet: Fleet, registry: Registry, cache: Cache, settings: Settings) -> None:
+        self._fleet, self._registry, self._cache, self._settings = fleet, registry, cache, settings
+        self._wanted: dict[str, Listing] = {}
+        self._uris: dict[Key, str] = {}
+        self._loading: dict[Key, Future[LoadedModel]] = {}
+        self._loaded: dict[Key, LoadedModel] = {}
+        self._retry: dict[Key, tuple[float, float]] = {}
+        """When a refused version may be tried again, and how long to wait after that."""
+        self._left: dict[Key, float] = {}
+        """When a version left the route."""
+        self._said: dict[str, str] = {}
+        self._loaders = ThreadPoolExecutor(2, thread_name_prefix="load")
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; waits for a call to the registry that is under way."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(self._settings.registry_timeout * 2)
+        self._loaders.shutdown(wait=False, cancel_futures=True)
+        self._registry.close()
+
+    def _run(self) -> None:
+        self._restore()
+        due = 0.0
+        while not self._stop.is_set():
+            try:
+                if time.monotonic() >= due:
+                    self._look()
+                    jitter = random.uniform(0, self._settings.poll_jitter)  # noqa: S311 (no secret)
+                    due = time.monotonic() + self._settings.poll_seconds * (1 + jitter)
+                self._settle()
+            except Exception:  # the thread must outlive whatever the registry or the disk come up with
+                log.exception("following the registry failed; the last route holds")
+                due = time.monotonic() + self._settings.poll_seconds
+            self._wake.wait(max(0.0, due - time.monotonic()))
+            self._wake.clear()
+
+    def _restore(self) -> None:
+        for saved in self._cache.saved():
+            if self._serves(saved.pipeline):
+                self._wanted[saved.pipeline] = Listing(saved.pipeline, saved.route, saved.champion)
+                self._uris.update({(saved.pipeline, version): uri for version, uri in saved.bundles.items()})
+
+    def _serves(self, name: str) -> bool:
+        return not self._settings.pipelines or name in self._settings.pipelines
+
+    def _look(self) -> None:
+        try:
+            listings = [listing for listing in self._registry.routed() if self._serves(listing.name)]
+        except RegistryError as error:
+            if self._fleet.registry_up or not self._fleet.settled:
+                self._say("", f"{sentence(error)}; the last route holds")
+            self._fleet.registry_up = False
+            return
+        self._said.pop("", None)
+        self._fleet.registry_up = True
+        for listing in listings:
+            if listing.route is None:
+                self._say(listing.name, f"{listing.fault}; the last route holds")
+            else:
+                self._wanted[listing.name] = listing
+
+    def _settle(self) -> None:
+        for key in [key for key, future in self._loading.items() if future.done()]:
+            self._collect(key, self._loading.pop(key))
+        waiting: dict[str, str] = {}
+        for name, listing in self._wanted.items():
+            if reason := self._settle_one(name, listing):
+                waiting[name] = reason
+        self._fleet.waiting = waiting
+        self._fleet.settled = self._fleet.settled or self._fleet.registry_up or bool(self._fleet.served)
+
+    def _settle_one(self, name: str, listing: Listing) -> str:
+        """Load what is missing and put the route in force when it can be. The reason why nothing is in force, if so."""
+        assert listing.route is not None
+        for version in _versions(listing.route):
+            self._load(name, version)
+        missing = [version for version in listing.route.live if (name, version) not in self._loaded]
+        if not missing:
+            self._put_in_force(name, listing, listing.route)
+            return ""
+        reason = self._reason(name, missing[0])
+        if name not in self._fleet.served:
+            return reason
+        if (name, missing[0]) in self._fleet.refused:
+            self._say(name, f"route {listing.route.revision} is not put in force: {reason}; the route before holds")
+        return ""
+
+    def _reason(self, name: str, version: str) -> str:
+        refused = self._fleet.refused.get((name, version))
+        return f"version {version} is refused: {refused}" if refused else f"version {version} is loading"
+
+    def _load(self, name: str, version: str) -> None:
+        key = (name, version)
+        if key in self._loaded or key in self._loading or time.monotonic() < self._retry.get(key, (0.0, 0.0))[0]:
+            return
+        future = self._loaders.submit(self._fetch_and_load, name, version)
+        self._loading[key] = future
+        future.add_done_callback(lambda _: self._wake.set())
+
+    def _fetch_and_load(self, name: str, version: str) -> LoadedModel:
+        key = (name, version)
+        uri = self._uris.get(key) or self._registry.bundle_uri(name, version)
+        folder = self._cache.ensure(name, version, uri, self._fetch)
+        try:
+            model = load_model(name, version, uri, folder)
+        except Exception:
+            self._cache.forget(folder)
+            raise
+        self._uris[key] = uri
+        return model
+
+    def _fetch(self, uri: str, folder: Path) -> None:
+        self._registry.download(uri, folder, self._settings.max_bundle_bytes)
+
+    def _collect(self, key: Key, future: Future[LoadedModel]) -> None:
+        try:
+            self._loaded[key] = future.result()
+        except Exception as error:
+            what = sentence(error) if isinstance(error, PerennialError) else f"{type(error).__name__}: {error}"
+            wait = self._retry.get(key, (0.0, self._settings.retry_seconds))[1]
+            self._retry[key] = (time.monotonic() + wait, min(2 * wait, _MAX_RETRY_SECONDS))
+            self._fleet.refused = {**self._fleet.refused, key: what}
+            log.warning("version %s of %s is refused, tried again in %.0f s: %s", key[1], key[0], wait, what)
+            return
+        self._retry.pop(key, None)
+        self._fleet.refused = {k: why for k, why in self._fleet.refused.items() if k != key}
+        log.info("version %s of %s is loaded", key[1], key[0])
+
+    def _put_in_force(self, name: str, listing: Listing, route: Route) -> None:
+        self._let_go(name, set(_versions(route)))
+        models = {version: model for (owner, version), model in self._loaded.items() if owner == name}
+        before = self._fleet.served.get(name)
+        now = Served(name, route, models, listing.champion)
+        if before is not None and (before.route, before.champion, before.models) == (route, listing.champion, models):
+            return
+        self._fleet.served = {**self._fleet.served, name: now}
+        self._said.pop(name, None)
+        if before is None or before.route != route:
+            shares = ", ".join(f"{version}: {weight:.0%}" for version, weight in route.weights.items())
+            log.info("route %d of %s is in force: %s", route.revision, name, shares or "no version")
+        uris = {version: self._uris[name, version] for version in _versions(route) if version in models}
+        self._cache.save(SavedRoute(pipeline=name, route=route, champion=listing.champion, bundles=uris))
+        self._cache.trim(name, {model.folder for model in models.values()})
+
+    def _let_go(self, name: str, wanted: set[str]) -> None:
+        """Unload versions whose grace is over, and forget refusals that nobody waits for."""
+        now = time.monotonic()
+        for key in [key for key in self._loaded if key[0] == name]:
+            if key[1] in wanted:
+                self._left.pop(key, None)
+            elif now - self._left.setdefault(key, now) >= self._settings.grace_seconds:
+                del self._loaded[key], self._left[key]
+                log.info("version %s of %s is unloaded", key[1], name)
+        gone = [key for key in self._fleet.refused if key[0] == name and key[1] not in wanted]
+        if gone:
+            self._fleet.refused = {key: why for key, why in self._fleet.refused.items() if key not in gone}
+
+    def _say(self, about: str, what: str) -> None:
+        """Log a lasting condition once, not once per poll."""
+        if self._said.get(about) != what:
+            self._said[about] = what
+            log.warning("%s%s", f"{about}: " if about else "", what)
+
+
+def _versions(route: Route) -> tuple[str, ...]:
+    """Those of the route: with traffic, without yet, and shadows."""
+    return tuple(dict.fromkeys((*route.weights, *route.shadow)))
