@@ -1,0 +1,197 @@
+"""The HTTP side: Alertmanager's webhook, people's requests, the ledger for reading, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import wraps
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from perennial_controller.alertmanager import Notification, event_of
+from perennial_controller.controller import LEDGER_ERRORS, Controller, brief, utc_now
+from perennial_controller.entry import Entry
+from perennial_controller.events import NewEvent
+from perennial_controller.metrics import UNKNOWN
+from perennial_controller.policy import DecisionKind, EventKind
+from perennial_controller.requests import DataRequest, RunRequest, TooLarge, idempotency_key, read
+from perennial_spec.errors import PerennialError, PipelineNotFound, RequestError, SpecError
+
+log = logging.getLogger(__name__)
+_Handler = Callable[[Controller, Request], Awaitable[Response]]
+_STATUS: tuple[tuple[type[PerennialError], int], ...] = (
+    (TooLarge, 413),
+    (RequestError, 400),
+    (PipelineNotFound, 404),
+    (SpecError, 422),
+)
+_DB_SECONDS = 15.0
+"""Longest that a request waits for the ledger."""
+
+
+def make_app(controller: Controller) -> Starlette:
+    """The application; its lifespan starts and stops the controller's loops."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await controller.start()
+        try:
+            yield
+        finally:
+            await controller.stop()
+
+    def route(path: str, handler: _Handler, method: str = "GET", *, open_to_all: bool = False) -> Route:
+        return Route(path, _endpoint(controller, handler, open_to_all), methods=[method])
+
+    return Starlette(
+        lifespan=lifespan,
+        routes=[
+            route("/api/v1/alerts", receive_alerts, "POST"),
+            route("/api/v1/pipelines/{name}/runs", request_run, "POST"),
+            route("/api/v1/pipelines/{name}/data", announce_data, "POST"),
+            route("/api/v1/pipelines/{name}/decisions", list_decisions),
+            route("/api/v1/decisions/{id:int}", show_decision),
+            route("/healthz", healthy, open_to_all=True),
+            route("/readyz", ready, open_to_all=True),
+            route("/metrics", metrics, open_to_all=True),
+        ],
+    )
+
+
+def _endpoint(controller: Controller, handler: _Handler, open_to_all: bool) -> Callable[[Request], Awaitable[Response]]:
+    """Who may ask, how long it may take, and what an error looks like: the same for every route."""
+
+    @wraps(handler)
+    async def endpoint(request: Request) -> Response:
+        if not open_to_all and not controller.token.accepts(request.headers.get("authorization")):
+            error = RequestError("the bearer token is missing or wrong", expected="Authorization: Bearer TOKEN")
+            return _problem(error, 401, {"WWW-Authenticate": "Bearer"})
+        try:
+            return await handler(controller, request)
+        except PerennialError as error:
+            return _problem(error, next((status for kind, status in _STATUS if isinstance(error, kind)), 500))
+        except LEDGER_ERRORS as error:
+            log.warning("%s: the ledger does not answer: %s", request.url.path, brief(error))
+            away = RequestError(
+                "the ledger does not answer", next="ask again: nothing was started, and nothing is lost"
+            )
+            return _problem(away, 503, {"Retry-After": "2"})
+
+    return endpoint
+
+
+def _problem(error: PerennialError, status: int, headers: dict[str, str] | None = None) -> Response:
+    body = {"error": error.what, "where": error.where, "expected": error.expected, "next": error.next}
+    return JSONResponse({key: value for key, value in body.items() if value}, status, headers)
+
+
+async def receive_alerts(controller: Controller, request: Request) -> Response:
+    """Alertmanager's webhook. 200 only when every alert is in the ledger; Alertmanager repeats what it got 5xx for."""
+    notification = await read(request, Notification)
+    written = await _write(controller, [event_of(alert) for alert in notification.alerts])
+    controller.open_events.set()
+    return JSONResponse({"decisions": [event.id for event in written], "new": sum(event.new for event in written)})
+
+
+async def request_run(controller: Controller, request: Request) -> Response:
+    """A person asks for a training run: 202 when it starts one, 200 with the reason when it does not."""
+    wanted = await read(request, RunRequest)
+    return await _ask(controller, request, "person", wanted.reason, wanted.actor)
+
+
+async def announce_data(controller: Controller, request: Request) -> Response:
+    """New data has arrived: 202 when a run of the data DAG is started, 200 when one that has not begun will find it."""
+    wanted = await read(request, DataRequest)
+    return await _ask(controller, request, "data", wanted.reason, wanted.actor)
+
+
+async def _ask(controller: Controller, request: Request, kind: EventKind, summary: str, actor: str | None) -> Response:
+    name = _known(controller, request)
+    key = f"{kind}:{name}:{idempotency_key(request)}"
+    event = NewEvent(kind, name, key, summary, {"asked": summary}, actor=actor)
+    (written,) = await _write(controller, [event])
+    async with asyncio.timeout(_DB_SECONDS):
+        await controller.decider.decide_pipeline(name)
+        entry = await controller.ledger.get(written.id)
+    assert entry is not None  # rows are never deleted
+    return JSONResponse(entry.to_json(), 202 if written.new and entry.started else 200)
+
+
+async def list_decisions(controller: Controller, request: Request) -> Response:
+    """The newest decisions on a pipeline, also on one that is gone."""
+    limit = _limit(request)
+    async with asyncio.timeout(_DB_SECONDS):
+        entries: list[Entry] = await controller.ledger.of_pipeline(request.path_params["name"], limit)
+    if not entries:
+        _known(controller, request)
+    return JSONResponse({"decisions": [entry.to_json() for entry in entries]})
+
+
+async def show_decision(controller: Controller, request: Request) -> Response:
+    """One row of the ledger."""
+    id: int = request.path_params["id"]
+    async with asyncio.timeout(_DB_SECONDS):
+        entry = await controller.ledger.get(id) if id < 2**63 else None
+    if entry is None:
+        return _problem(RequestError(f"there is no decision {id}", where=request.url.path), 404)
+    return JSONResponse(entry.to_json())
+
+
+async def healthy(controller: Controller, request: Request) -> Response:
+    """The process answers."""
+    return PlainTextResponse("ok\n")
+
+
+async def ready(controller: Controller, request: Request) -> Response:
+    """The ledger can be written: without it no alert may be taken."""
+    if not controller.migrated:
+        return _problem(RequestError("the ledger has not answered yet"), 503)
+    async with asyncio.timeout(2):
+        await controller.ledger.ping()
+    return PlainTextResponse("ok\n")
+
+
+async def metrics(controller: Controller, request: Request) -> Response:
+    """Thresholds always; the backlog as far as the ledger answers."""
+    backlog = None
+    try:
+        async with asyncio.timeout(2):
+            backlog = await controller.ledger.backlog() if controller.migrated else None
+    except LEDGER_ERRORS as error:
+        log.warning("/metrics: the ledger does not answer: %s", brief(error))
+    controller.metrics.ledger(backlog, utc_now())
+    return Response(generate_latest(controller.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _write(controller: Controller, events: list[NewEvent]) -> list[Any]:
+    if not controller.migrated:
+        raise TimeoutError("the ledger has not answered yet")
+    async with asyncio.timeout(_DB_SECONDS):
+        written = await controller.ledger.write(events, utc_now())
+    known = set(controller.specs.names())
+    for event, row in zip(sorted(events, key=lambda event: event.dedupe_key), written, strict=True):
+        if not row.new and not event.resolved:
+            label = row.pipeline if row.pipeline in known else UNKNOWN
+            controller.metrics.decisions.labels(label, str(DecisionKind.DUPLICATE)).inc()
+    return written
+
+
+def _known(controller: Controller, request: Request) -> str:
+    name: str = request.path_params["name"]
+    if controller.specs.get(name) is None:
+        raise PipelineNotFound.of(name, controller.specs.names(), str(controller.settings.platform.pipelines_dir))
+    return name
+
+
+def _limit(request: Request) -> int:
+    text = request.query_params.get("limit", "20")
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 200:
+        raise RequestError(f"limit is {text[:40]!r}", where=request.url.path, expected="a number from 1 to 200")
+    return int(text)

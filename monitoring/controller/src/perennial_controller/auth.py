@@ -1,0 +1,43 @@
+"""The bearer token that every caller but a health check and Prometheus must show."""
+
+from __future__ import annotations
+
+import hmac
+from pathlib import Path
+
+from perennial_spec.errors import PlatformError
+
+
+class TokenFile:
+    """A secret in a file. A new secret in the file holds from the next request on."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._stamp: tuple[int, int] | None = None
+        self._token = b""
+        self._read()
+
+    def accepts(self, header: str | None) -> bool:
+        """Whether an Authorization header carries the token; compared in constant time."""
+        scheme, _, given = (header or "").partition(" ")
+        if scheme.lower() != "bearer":
+            return False
+        return hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self._read())
+
+    def _read(self) -> bytes:
+        try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_size)
+            if stamp != self._stamp:
+                token = self._path.read_bytes().strip()
+                if not token:
+                    raise ValueError("the file is empty")
+                self._token, self._stamp = token, stamp
+        except (OSError, ValueError) as error:
+            if not self._token:
+                raise PlatformError(
+                    f"the token cannot be read: {getattr(error, 'strerror', None) or error}",
+                    where=f"PERENNIAL_TOKEN_FILE={self._path}",
+                    expected="a file that holds a secret of at least one character",
+                ) from None
+        return self._token

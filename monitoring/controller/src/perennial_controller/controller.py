@@ -1,0 +1,158 @@
+"""The controller as a whole: its parts, made once, and the loops that keep them going."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+from sqlalchemy.exc import SQLAlchemyError
+
+from perennial_controller.airflow import Airflow
+from perennial_controller.auth import TokenFile
+from perennial_controller.decider import Decider
+from perennial_controller.facts import FactFinder
+from perennial_controller.freshness import DataClock
+from perennial_controller.ledger import Ledger, engine_of
+from perennial_controller.metrics import ControllerMetrics
+from perennial_controller.outbox import Outbox
+from perennial_controller.outcomes import Outcomes
+from perennial_controller.registry import Registry
+from perennial_controller.settings import Settings
+from perennial_controller.specs import Specs
+from perennial_controller.thresholds import Thresholds
+from perennial_spec.errors import PerennialError
+
+log = logging.getLogger(__name__)
+LEDGER_ERRORS = (SQLAlchemyError, OSError, TimeoutError)
+"""What a database that is away looks like through SQLAlchemy and asyncpg."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Controller:
+    """Parts and state. `start` and `stop` belong to the application's lifespan."""
+
+    settings: Settings
+    token: TokenFile
+    ledger: Ledger
+    specs: Specs
+    metrics: ControllerMetrics
+    decider: Decider
+    outbox: Outbox
+    outcomes: Outcomes
+    data_clock: DataClock
+    http: httpx.AsyncClient
+    open_events: asyncio.Event
+    """Set when there may be something to decide."""
+    undelivered: asyncio.Event
+    """Set when there may be something to deliver."""
+    migrated: bool = False
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Controller:
+        """All parts of the controller, none of them started.
+
+        Raises:
+            PlatformError: the environment lacks something, or holds what cannot work.
+        """
+        platform = settings.platform
+        http = httpx.AsyncClient(timeout=settings.http_timeout, trust_env=False)
+        ledger = Ledger(engine_of(platform.need("database_url")))
+        airflow = Airflow(platform.need("airflow_url"), platform.need("airflow_credentials_file"), http)
+        registry = Registry(platform.need("mlflow_url"), http)
+        specs = Specs(Path(platform.need("pipelines_dir")))
+        facts = FactFinder(platform.need("store"), registry)
+        data_clock = DataClock(platform.need("store"))
+        metrics = ControllerMetrics()
+        open_events, undelivered = asyncio.Event(), asyncio.Event()
+        lease = timedelta(seconds=4 * settings.http_timeout)  # a delivery is at most a call, a login and a second call
+        for collector in (Thresholds(specs), data_clock):
+            metrics.registry.register(collector)
+        return cls(
+            settings=settings,
+            token=TokenFile(platform.need("token_file")),
+            ledger=ledger,
+            specs=specs,
+            metrics=metrics,
+            decider=Decider(ledger, specs, facts, metrics, settings.alert_expiry, utc_now, undelivered.set),
+            outbox=Outbox(ledger, airflow, metrics, utc_now, lease, settings.max_backoff),
+            outcomes=Outcomes(ledger, airflow, registry, specs, utc_now),
+            data_clock=data_clock,
+            http=http,
+            open_events=open_events,
+            undelivered=undelivered,
+        )
+
+    async def start(self) -> None:
+        """Read the pipelines, then keep going in the background; the ledger may come later."""
+        await asyncio.to_thread(self.specs.refresh)
+        settings = self.settings
+        loops = [
+            self._every("pipelines", settings.reload_every, self._reload),
+            self._every("decisions", settings.decide_every, self.decider.decide_all, self.open_events),
+            self._every("outbox", settings.deliver_every, self.outbox.deliver_due, self.undelivered),
+            self._every("outcomes", settings.watch_every, self.outcomes.look),
+        ]
+        self._tasks = [asyncio.create_task(self._prepare_ledger()), *(asyncio.create_task(loop) for loop in loops)]
+
+    async def stop(self) -> None:
+        """End the loops. What was being delivered is delivered again by the next start, which Airflow sees through."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.http.aclose()
+        await self.ledger.close()
+
+    async def _prepare_ledger(self) -> None:
+        while not self.migrated:
+            try:
+                await self.ledger.migrate()
+                await self.ledger.retry_now(utc_now())
+                self.migrated = True
+            except LEDGER_ERRORS as error:
+                log.warning("the ledger does not answer, trying again: %s", brief(error))
+                await asyncio.sleep(1)
+        log.info("the ledger is ready")
+        self.open_events.set()
+        self.undelivered.set()
+
+    async def _reload(self) -> None:
+        await asyncio.to_thread(self.specs.refresh)
+        await asyncio.to_thread(self.data_clock.refresh, self.specs.all())
+
+    async def _every(
+        self, name: str, seconds: float, work: Callable[[], Awaitable[None]], wake: asyncio.Event | None = None
+    ) -> None:
+        """Do `work` again and again; a failure is logged once, and the next round tries again."""
+        wake = wake or asyncio.Event()
+        failing = ""
+        while True:
+            try:
+                if self.migrated or name == "pipelines":
+                    await work()
+                failing = ""
+            except (PerennialError, *LEDGER_ERRORS) as error:
+                if brief(error) != failing:
+                    log.warning("%s: %s", name, brief(error))
+                failing = brief(error)
+            except Exception:  # a loop that ends would be noticed by nobody
+                log.exception("%s: unexpected", name)
+            try:
+                await asyncio.wait_for(wake.wait(), seconds)
+            except TimeoutError:
+                continue
+            wake.clear()
+
+
+def brief(error: BaseException) -> str:
+    """An error in one line. Database errors repeat statements and parameters over many."""
+    return str(getattr(error, "orig", None) or error).strip().split("\n", 1)[0] or type(error).__name__

@@ -1,0 +1,79 @@
+"""One row of the ledger, as the rest of the controller and its API see it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from perennial_controller.policy import DecisionKind, Event, EventKind
+from perennial_spec.step import Reason
+
+Delivery = Literal["pending", "delivered", "failed"]
+Outcome = Literal["success", "failed", "refused", "lost"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An event, the decision on it, the run that it started and what came of that. Times are aware, in UTC."""
+
+    id: int
+    received_at: datetime
+    kind: EventKind
+    pipeline: str
+    dedupe_key: str
+    summary: str
+    alert: str | None
+    action: str | None
+    actor: str | None
+    payload: dict[str, Any]
+    duplicates: int
+    """Copies that came after the first and started nothing."""
+    last_seen_at: datetime
+    resolved_at: datetime | None
+    decision: DecisionKind
+    reason: str
+    decided_at: datetime | None
+    trail: list[dict[str, str]]
+    """Each decision in turn: at, decision, reason."""
+    dag_id: str | None
+    run_id: str | None
+    """The run that this started; for a merged event the run that answers it."""
+    delivery: Delivery | None
+    """None when there is nothing to deliver; `failed`: Airflow will never take it."""
+    attempts: int
+    next_attempt_at: datetime | None
+    last_error: str | None
+    delivered_at: datetime | None
+    outcome: Outcome | None
+    """`refused`: Airflow would not take the run; `lost`: it had the run and no longer knows it."""
+    finished_at: datetime | None
+    model_version: str | None
+    """The version in the registry that the run has registered."""
+    data_version: int | None
+    """The version of the data which that model was trained on."""
+
+    @property
+    def started(self) -> bool:
+        """Whether this event has started a run of its own."""
+        return self.decision == DecisionKind.ACCEPTED
+
+    def event(self) -> Event:
+        """What the policy needs of it."""
+        return Event(
+            kind=self.kind,
+            pipeline=self.pipeline,
+            alert=self.alert,
+            action=self.action,
+            resolved=self.resolved_at is not None,
+            last_seen=self.last_seen_at if self.kind == "alert" else None,
+        )
+
+    def why(self) -> Reason:
+        """The reason that travels with the run and stays with its model version."""
+        return Reason(kind=self.kind, summary=self.summary, decision_id=self.id, alert=self.alert, actor=self.actor)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the API answers: times in ISO 8601."""
+        values = {**asdict(self), "started": self.started}
+        return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in values.items()}

@@ -1,0 +1,330 @@
+"""The ledger in PostgreSQL: every event is a row before anything is done about it.
+
+Copies of one event meet on its dedupe key, so that two of them in the same instant are one row. Decisions on one pipeline are
+taken under a lock of the database, so that two controllers take them one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, literal_column, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from perennial_controller.entry import Entry
+from perennial_controller.events import MAX_SUMMARY, NewEvent, run_id_of, target_dag
+from perennial_controller.policy import HELD, Decision, DecisionKind, History, Run
+from perennial_controller.tables import decisions
+from perennial_spec.errors import PlatformError
+
+_LOCK_CLASS = 0x7065_7265
+"""First half of the advisory locks' keys, so that they meet nobody else's in the same database."""
+_MAX_TRAIL = 50
+_HELD = [str(kind) for kind in HELD]
+_t = decisions.c
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of an event that was written."""
+
+    id: int
+    pipeline: str
+    new: bool
+    """False: a copy of one that was there already."""
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What has come in and is not yet with Airflow."""
+
+    undecided: int
+    undelivered: int
+    oldest: datetime | None
+    """When the oldest of them came in."""
+
+
+def engine_of(url: str) -> AsyncEngine:
+    """A small pool of connections to the database of `url`, made when they are needed.
+
+    Raises:
+        PlatformError: not a PostgreSQL URL. The message does not repeat it: it holds a password.
+    """
+    return create_async_engine(
+        _driver_url(url),
+        pool_size=5,
+        max_overflow=5,
+        pool_timeout=5,
+        pool_pre_ping=True,
+        connect_args={
+            "timeout": 5,
+            "command_timeout": 10,
+            "server_settings": {"application_name": "perennial-controller"},
+        },
+    )
+
+
+def _driver_url(text_: str) -> URL:
+    try:
+        url = make_url(text_)
+        if not url.drivername.startswith("postgres"):
+            raise ArgumentError
+    except ArgumentError:
+        raise PlatformError(
+            "this is not the URL of a PostgreSQL database",
+            where="PERENNIAL_DATABASE_URL",
+            expected="postgresql://user:password@host/database",
+        ) from None
+    query = dict(url.query)
+    if "sslmode" in query:  # libpq's word; asyncpg's is ssl, with the same values
+        query["ssl"] = query.pop("sslmode")
+    return url.set(drivername="postgresql+asyncpg", query=query)
+
+
+class Ledger:
+    """The rows, and what is done with them. Every method is one transaction."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    async def migrate(self) -> None:
+        """Bring the schema to this version; controllers that start together do it one after the other."""
+        from perennial_controller.migrations.apply import upgrade
+
+        async with self._engine.begin() as connection:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:class, 0)"), {"class": _LOCK_CLASS})
+            await connection.run_sync(upgrade)
+
+    async def ping(self) -> None:
+        """Raises when the database does not answer."""
+        async with self._engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def write(self, events: Sequence[NewEvent], now: datetime) -> list[Written]:
+        """Write events, all or none. A copy is noted on the row of the original and changes no decision that started a run."""
+        in_order = sorted(events, key=lambda event: event.dedupe_key)  # one order for all: no deadlock
+        async with self._engine.begin() as connection:
+            return [await _write(connection, event, now) for event in in_order]
+
+    @asynccontextmanager
+    async def deciding(self, pipeline: str) -> AsyncIterator[Deciding]:
+        """The pipeline's open events and its history, held until the block ends; nobody else decides on it meanwhile."""
+        async with self._engine.begin() as connection:
+            lock = text("SELECT pg_advisory_xact_lock(:class, hashtext(:pipeline))")
+            await connection.execute(lock, {"class": _LOCK_CLASS, "pipeline": pipeline})
+            yield Deciding(connection, pipeline)
+
+    async def pipelines_with_open_events(self) -> list[str]:
+        async with self._engine.connect() as connection:
+            return list(await connection.scalars(select(_t.pipeline).where(_open()).distinct()))
+
+    async def get(self, id: int) -> Entry | None:
+        async with self._engine.connect() as connection:
+            return _one(await _rows(connection, select(decisions).where(_t.id == id)))
+
+    async def of_pipeline(self, pipeline: str, limit: int) -> list[Entry]:
+        """Newest first."""
+        query = select(decisions).where(_t.pipeline == pipeline).order_by(_t.id.desc()).limit(limit)
+        async with self._engine.connect() as connection:
+            return await _rows(connection, query)
+
+    async def backlog(self) -> Backlog:
+        waiting = (_t.decision == DecisionKind.RECEIVED) | (_t.delivery == "pending")
+        query = select(
+            func.count().filter(_t.decision == DecisionKind.RECEIVED),
+            func.count().filter(_t.delivery == "pending"),
+            func.min(_t.received_at),
+        ).where(waiting)
+        async with self._engine.connect() as connection:
+            undecided, undelivered, oldest = (await connection.execute(query)).one()
+        return Backlog(undecided, undelivered, oldest)
+
+    # -- outbox --
+
+    async def retry_now(self, now: datetime) -> None:
+        """Take over what a controller that is gone had begun. Harmless if it is not gone: a delivery may be done twice."""
+        async with self._engine.begin() as connection:
+            await connection.execute(update(decisions).where(_t.delivery == "pending").values(next_attempt_at=now))
+
+    async def claim(self, now: datetime, lease: timedelta, limit: int = 10) -> list[Entry]:
+        """Undelivered runs that are due. For the time of the lease no other controller gets them."""
+        due = (
+            select(_t.id)
+            .where(_t.delivery == "pending", _t.next_attempt_at <= now)
+            .order_by(_t.next_attempt_at, _t.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        claim = (
+            update(decisions)
+            .where(_t.id.in_(due.scalar_subquery()))
+            .values(next_attempt_at=now + lease, attempts=_t.attempts + 1)
+            .returning(*decisions.c)
+        )
+        async with self._engine.begin() as connection:
+            return await _rows(connection, claim)
+
+    async def delivered(self, id: int, now: datetime) -> None:
+        await self._set(id, delivery="delivered", delivered_at=now, next_attempt_at=None, last_error=None)
+
+    async def postponed(self, id: int, error: str, until: datetime) -> None:
+        await self._set(id, last_error=error[:MAX_SUMMARY], next_attempt_at=until)
+
+    async def refused(self, id: int, error: str, now: datetime) -> None:
+        """Airflow will never take this run: it is over."""
+        gone: dict[str, Any] = {"delivery": "failed", "outcome": "refused", "finished_at": now, "next_attempt_at": None}
+        await self._set(id, last_error=error[:MAX_SUMMARY], **gone)
+
+    # -- outcomes --
+
+    async def unfinished(self) -> list[Entry]:
+        """Runs that Airflow has and that are not known to have ended."""
+        query = select(decisions).where(_t.delivery == "delivered", _t.outcome.is_(None)).order_by(_t.id).limit(200)
+        async with self._engine.connect() as connection:
+            return await _rows(connection, query)
+
+    async def finished(self, id: int, outcome: str, at: datetime, model: str | None, data: int | None) -> None:
+        await self._set(id, outcome=outcome, finished_at=at, model_version=model, data_version=data)
+
+    async def adopt(self, event: NewEvent, run_id: str, at: datetime, now: datetime) -> bool:
+        """Write a run that was started past the controller. False: the ledger had it."""
+        reason = "Airflow started it, and the ledger took note"
+        statement = (
+            insert(decisions)
+            .values(
+                **_columns(event, now),
+                decision=DecisionKind.ACCEPTED,
+                reason=reason,
+                decided_at=at,
+                trail=[_step(at, DecisionKind.ACCEPTED, reason)],
+                dag_id=target_dag(event.kind, event.pipeline),
+                run_id=run_id,
+                delivery="delivered",
+                delivered_at=at,
+            )
+            .on_conflict_do_nothing()
+            .returning(_t.id)
+        )
+        async with self._engine.begin() as connection:
+            return (await connection.execute(statement)).first() is not None
+
+    async def _set(self, id: int, **values: Any) -> None:
+        async with self._engine.begin() as connection:
+            await connection.execute(update(decisions).where(_t.id == id).values(**values))
+
+
+class Deciding:
+    """One pipeline's open events, under its lock."""
+
+    def __init__(self, connection: AsyncConnection, pipeline: str) -> None:
+        self._connection = connection
+        self._pipeline = pipeline
+
+    async def open_events(self) -> list[Entry]:
+        """Undecided events, and alerts that are held back and still fire, in the order in which they came."""
+        query = select(decisions).where(_t.pipeline == self._pipeline, _open()).order_by(_t.id).with_for_update()
+        return await _rows(self._connection, query)
+
+    async def history(self, since: datetime) -> History:
+        """Runs accepted after `since`, and all that have not ended."""
+        mine = (_t.pipeline == self._pipeline) & _t.delivery.is_not(None)
+        wanted = mine & ((_t.decided_at > since) | _t.outcome.is_(None))
+        entries = await _rows(self._connection, select(decisions).where(wanted).order_by(_t.decided_at.desc()))
+        tried = await self._connection.scalar(select(func.max(_t.data_version)).where(mine))
+        return History(tuple(_run(entry) for entry in entries), tried)
+
+    async def decide(self, entry: Entry, decision: Decision, now: datetime) -> bool:
+        """Write a decision, and the run that it starts into the outbox. False: it is the decision that is there already."""
+        if (entry.decision, entry.reason) == (decision.kind, decision.reason):
+            return False
+        changed = entry.decision != decision.kind
+        trail = [*entry.trail, _step(now, decision.kind, decision.reason)][-_MAX_TRAIL:] if changed else entry.trail
+        values: dict[str, Any] = {
+            "decision": decision.kind,
+            "reason": decision.reason,
+            "trail": trail,
+            "run_id": decision.run_id,
+        }
+        if changed:
+            values["decided_at"] = now
+        if decision.kind == DecisionKind.RESOLVED and entry.resolved_at is None:
+            values["resolved_at"] = now
+        if decision.kind == DecisionKind.ACCEPTED:
+            values |= {
+                "dag_id": target_dag(entry.kind, entry.pipeline),
+                "run_id": run_id_of(entry.kind, entry.dedupe_key, entry.received_at),
+                "delivery": "pending",
+                "next_attempt_at": now,
+            }
+        await self._connection.execute(update(decisions).where(_t.id == entry.id).values(**values))
+        return changed
+
+
+def _open() -> Any:
+    held = (_t.kind == "alert") & _t.decision.in_(_HELD)
+    return (_t.decision == DecisionKind.RECEIVED) | held
+
+
+async def _write(connection: AsyncConnection, event: NewEvent, now: datetime) -> Written:
+    new = insert(decisions).values(
+        **_columns(event, now),
+        resolved_at=now if event.resolved else None,
+        decision=DecisionKind.RECEIVED,
+        reason="not decided yet",
+    )
+    on_copy: dict[str, Any] = {"resolved_at": func.coalesce(_t.resolved_at, now)}
+    if not event.resolved:
+        on_copy = {"duplicates": _t.duplicates + 1, "last_seen_at": now}
+    statement = new.on_conflict_do_update(index_elements=[_t.dedupe_key], set_=on_copy).returning(
+        _t.id, literal_column("xmax = 0").label("new")
+    )
+    row = (await connection.execute(statement)).one()
+    return Written(row.id, event.pipeline, row.new)
+
+
+def _columns(event: NewEvent, now: datetime) -> dict[str, Any]:
+    return {
+        "received_at": now,
+        "last_seen_at": now,
+        "kind": event.kind,
+        "pipeline": event.pipeline,
+        "dedupe_key": event.dedupe_key,
+        "summary": event.summary[:MAX_SUMMARY],
+        "alert": event.alert,
+        "action": event.action,
+        "actor": event.actor,
+        "payload": event.payload,
+    }
+
+
+def _step(at: datetime, kind: DecisionKind, reason: str) -> dict[str, str]:
+    return {"at": at.isoformat(), "decision": str(kind), "reason": reason}
+
+
+def _run(entry: Entry) -> Run:
+    assert entry.dag_id and entry.run_id and entry.decided_at  # a row with a delivery has them
+    delivered = entry.delivery == "delivered"
+    return Run(entry.dag_id, entry.run_id, entry.decided_at, entry.outcome is None, delivered)
+
+
+async def _rows(connection: AsyncConnection, query: Any) -> list[Entry]:
+    result = await connection.execute(query)
+    return [_entry(dict(row)) for row in result.mappings()]
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    return Entry(**{**row, "decision": DecisionKind(row["decision"])})
+
+
+def _one(entries: list[Entry]) -> Entry | None:
+    return entries[0] if entries else None

@@ -1,0 +1,43 @@
+"""The controller's own metrics, in a registry of their own."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from perennial_controller.ledger import Backlog
+from perennial_spec import names
+
+UNKNOWN = ""
+"""The label `pipeline` of events that name no pipeline of ours: what others send must not make new series."""
+
+
+class ControllerMetrics:
+    """Counters from this process's start, and gauges of the ledger."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.decisions = Counter(names.DECISIONS, "Decisions taken", ("pipeline", "decision"), registry=self.registry)
+        self.deliveries = Counter(
+            names.DELIVERIES,
+            "Attempts to start a run in Airflow, by result: delivered, already_there, away, refused",
+            ("pipeline", "result"),
+            registry=self.registry,
+        )
+        self._backlog = Gauge(
+            names.BACKLOG,
+            "Events that are not decided, and runs that Airflow does not have yet",
+            registry=self.registry,
+        )
+        self._oldest = Gauge(
+            names.OLDEST_UNDELIVERED, "Age of the oldest of them; 0 when there is none", registry=self.registry
+        )
+        self._up = Gauge(names.LEDGER_UP, "1 when the ledger answers", registry=self.registry)
+
+    def ledger(self, backlog: Backlog | None, now: datetime) -> None:
+        """Take note of the backlog; None when the ledger does not answer: the last figures stay."""
+        self._up.set(backlog is not None)
+        if backlog is not None:
+            self._backlog.set(backlog.undecided + backlog.undelivered)
+            self._oldest.set(max((now - backlog.oldest).total_seconds(), 0.0) if backlog.oldest else 0.0)

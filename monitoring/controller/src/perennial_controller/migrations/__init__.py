@@ -1,0 +1,1 @@
+"""The ledger's schema, version by version; applied when the controller starts."""

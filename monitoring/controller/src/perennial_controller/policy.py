@@ -1,0 +1,288 @@
+"""Whether an event starts a run, and why: pure functions of the event, the pipeline's history, its spec, the facts and the clock.
+
+alert     starts a training run when its trigger is in `retraining.on`, no run is active, the cooldown is over, the budget is
+          not spent, and there is validated data that no model was trained on. One that is held back is asked again while it fires.
+person    starts a training run unless one is active.
+data      starts a run of the data DAG unless one is already waiting to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Literal
+
+from perennial_spec import names
+from perennial_spec.pipeline import PipelineSpec
+from perennial_spec.units import format_duration
+
+EventKind = Literal["alert", "data", "person", "schedule"]
+ACTION_RETRAIN = "retrain"
+TRIGGER_OF: dict[str, str] = {
+    names.ALERT_FEATURE_DRIFT: "drift",
+    names.ALERT_PREDICTION_DRIFT: "drift",
+    names.ALERT_QUALITY: "quality",
+    names.ALERT_DATA_STALE: "freshness",
+}
+"""What in `retraining.on` each alert belongs to."""
+
+
+class DecisionKind(StrEnum):
+    RECEIVED = "received"
+    """Written, and not yet decided."""
+    ACCEPTED = "accepted"
+    MERGED = "merged"
+    """A run is already active, and answers this event too."""
+    COOLING_DOWN = "cooling_down"
+    OVER_BUDGET = "over_budget"
+    WAITING_FOR_DATA = "waiting_for_data"
+    RESOLVED = "resolved"
+    """The alert ended before it started a run."""
+    IGNORED = "ignored"
+    """Nothing to start."""
+    NOT_ALLOWED = "not_allowed"
+    DUPLICATE = "duplicate"
+    """Only counted: a copy is noted on the row of the original."""
+
+
+HELD = frozenset(
+    {DecisionKind.MERGED, DecisionKind.COOLING_DOWN, DecisionKind.OVER_BUDGET, DecisionKind.WAITING_FOR_DATA}
+)
+"""Decisions on an alert that are taken anew while it fires."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What has come in, as far as the policy needs it."""
+
+    kind: EventKind
+    pipeline: str
+    alert: str | None = None
+    """The alert's name."""
+    action: str | None = None
+    """The alert's label `action`."""
+    resolved: bool = False
+    last_seen: datetime | None = None
+    """When the newest copy of the alert came; None for an event that has no copies."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was accepted before."""
+
+    dag_id: str
+    run_id: str
+    accepted_at: datetime
+    active: bool
+    """Not known to have finished, or not even started."""
+    delivered: bool = True
+    """Airflow has it."""
+
+
+@dataclass(frozen=True)
+class History:
+    """The pipeline's runs, newest first: at least those within its cooldown and budget, and all that are active."""
+
+    runs: tuple[Run, ...] = ()
+    tried_data_version: int | None = None
+    """Newest version of the data that one of these runs has trained a model on, whether or not that became champion."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the store and the registry say."""
+
+    validated_version: int | None = None
+    """Newest version of the data that passed validation."""
+    champion_version: str | None = None
+    champion_data_version: int | None = None
+    """The version of the data that the champion was trained on."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    kind: DecisionKind
+    reason: str
+    """In words. Says points in time rather than times left, so that it changes only when the decision does."""
+    run_id: str | None = None
+    """The run that the event was merged into."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    event: Event
+    history: History
+    spec: PipelineSpec
+    now: datetime
+    facts: Facts
+    expiry: timedelta
+
+    def active(self, dag_id: str) -> Run | None:
+        return next((run for run in self.history.runs if run.active and run.dag_id == dag_id), None)
+
+    @property
+    def trainings(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.history.runs if run.dag_id == names.dag_id(self.event.pipeline))
+
+
+def trigger_of(event: Event) -> str | None:
+    """`drift`, `quality` or `freshness` for an alert that asks for a retraining, else None."""
+    if event.kind != "alert" or event.action != ACTION_RETRAIN:
+        return None
+    return TRIGGER_OF.get(event.alert or "")
+
+
+def needs_facts(event: Event) -> bool:
+    """Whether the store and the registry must be asked before this event can be decided."""
+    return not event.resolved and trigger_of(event) in ("drift", "quality")
+
+
+def decide(  # noqa: PLR0917 (one case of the policy, in the order in which a person would tell it)
+    event: Event,
+    history: History,
+    spec: PipelineSpec | None,
+    now: datetime,
+    facts: Facts,
+    expiry: timedelta = timedelta(hours=24),
+) -> Decision:
+    """The decision on one event.
+
+    Args:
+        event: what has come in.
+        history: runs accepted before, newest first.
+        spec: the pipeline's spec; None when there is no such pipeline.
+        now: aware.
+        facts: of no interest unless `needs_facts(event)`.
+        expiry: an alert of which no copy came for so long has ended.
+    """
+    if event.kind == "alert" and event.action != ACTION_RETRAIN:
+        return Decision(
+            DecisionKind.IGNORED, f"action is {event.action or 'not set'!r}; only {ACTION_RETRAIN!r} starts a run"
+        )
+    if spec is None:
+        return Decision(DecisionKind.NOT_ALLOWED, f"there is no pipeline named {event.pipeline!r}")
+    case = _Case(event, history, spec, now, facts, expiry)
+    for rule in _RULES[event.kind]:
+        if decision := rule(case):
+            return decision
+    return Decision(DecisionKind.ACCEPTED, _accepted(case))
+
+
+def _ended(case: _Case) -> Decision | None:
+    if case.event.resolved:
+        return Decision(DecisionKind.RESOLVED, "the alert ended before it started a run")
+    seen = case.event.last_seen
+    if seen is not None and seen + case.expiry < case.now:
+        return Decision(
+            DecisionKind.RESOLVED,
+            f"no copy of the alert came since {_when(seen)}; after {format_duration(case.expiry)} it is taken as ended",
+        )
+    return None
+
+
+def _trigger(case: _Case) -> Decision | None:
+    trigger = trigger_of(case.event)
+    if trigger is None:
+        known = ", ".join(TRIGGER_OF)
+        return Decision(
+            DecisionKind.NOT_ALLOWED, f"{case.event.alert!r} is not an alert that retrains; those are {known}"
+        )
+    if trigger not in case.spec.retraining.on:
+        on = ", ".join(case.spec.retraining.on) or "empty"
+        return Decision(DecisionKind.NOT_ALLOWED, f"{trigger} does not start a retraining here: retraining.on is {on}")
+    return None
+
+
+def _active(case: _Case) -> Decision | None:
+    run = case.active(names.dag_id(case.event.pipeline))
+    if run is None:
+        return None
+    reason = f"run {run.run_id}, accepted {_when(run.accepted_at)}, has not finished"
+    return Decision(DecisionKind.MERGED, reason, run.run_id)
+
+
+def _data_waiting(case: _Case) -> Decision | None:
+    # A data run that has begun may have looked before this data came: only one that is yet to start answers for it.
+    runs = (run for run in case.history.runs if run.dag_id == names.data_dag_id(case.event.pipeline))
+    run = next((run for run in runs if run.active and not run.delivered), None)
+    if run is None:
+        return None
+    return Decision(DecisionKind.MERGED, f"run {run.run_id} has not started yet and will find this data", run.run_id)
+
+
+def _cooldown(case: _Case) -> Decision | None:
+    cooldown = case.spec.retraining.cooldown
+    last = max((run.accepted_at for run in case.trainings), default=None)
+    if last is None or last + cooldown <= case.now:
+        return None
+    return Decision(
+        DecisionKind.COOLING_DOWN,
+        f"the last run was accepted {_when(last)}; retraining.cooldown is {format_duration(cooldown)}, "
+        f"so no alert starts one before {_when(last + cooldown)}",
+    )
+
+
+def _budget(case: _Case) -> Decision | None:
+    budget = case.spec.retraining.budget
+    recent = sorted(run.accepted_at for run in case.trainings if run.accepted_at > case.now - budget.per)
+    if len(recent) < budget.runs:
+        return None
+    free = recent[-budget.runs] + budget.per
+    return Decision(
+        DecisionKind.OVER_BUDGET,
+        f"{len(recent)} runs since {_when(recent[0])}; retraining.budget is {budget.runs} per "
+        f"{format_duration(budget.per)}, so no alert starts one before {_when(free)}",
+    )
+
+
+def _new_data(case: _Case) -> Decision | None:
+    if not needs_facts(case.event):  # stale data: the run's own ingest looks for new data
+        return None
+    newest = case.facts.validated_version
+    if newest is None:
+        return Decision(DecisionKind.WAITING_FOR_DATA, "no version of the data has passed validation yet")
+    champion, tried = case.facts.champion_data_version, case.history.tried_data_version
+    if champion is not None and newest <= champion:
+        return Decision(
+            DecisionKind.WAITING_FOR_DATA,
+            f"data version {newest} is the newest that passed validation, and the champion "
+            f"(version {case.facts.champion_version}) was trained on {champion}",
+        )
+    if tried is not None and newest <= tried:
+        return Decision(
+            DecisionKind.WAITING_FOR_DATA,
+            f"data version {newest} is the newest that passed validation, and a model was already trained on {tried}",
+        )
+    return None
+
+
+def _accepted(case: _Case) -> str:
+    if case.event.kind == "person":
+        return "a person asked, and no run is active"
+    if case.event.kind == "data":
+        return "new data was announced"
+    trigger = trigger_of(case.event)
+    if not needs_facts(case.event):
+        return f"{trigger}: no run is active, and cooldown and budget allow one"
+    trained = case.facts.champion_data_version
+    than = (
+        f"newer than {trained}, which the champion was trained on"
+        if trained is not None
+        else "and there is no champion yet"
+    )
+    return f"{trigger}: data version {case.facts.validated_version} passed validation, {than}; cooldown and budget allow a run"
+
+
+def _when(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+_Rule = Callable[[_Case], Decision | None]
+_RULES: dict[EventKind, tuple[_Rule, ...]] = {
+    "alert": (_ended, _trigger, _active, _cooldown, _budget, _new_data),
+    "person": (_active,),
+    "data": (_data_waiting,),
+    "schedule": (),
+}

@@ -1,0 +1,95 @@
+"""The MLflow registry, over its REST API: importing MLflow would cost this small process more than everything else in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from perennial_spec import names
+from perennial_spec.errors import PlatformError, RegistryError
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A version of a registered model."""
+
+    version: str
+    data_version: int | None
+    """The version of the data that it was trained on; None for a model that did not come from a run of ours."""
+
+
+class Registry:
+    """What the controller asks the registry."""
+
+    def __init__(self, url: str, http: httpx.AsyncClient) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise PlatformError(
+                f"{url.split(':', 1)[0]!r} is not a way to reach the registry from here",
+                where="MLFLOW_TRACKING_URI",
+                expected="the address of an MLflow server: http:// or https://",
+            )
+        self._url = url.rstrip("/") + "/api/2.0/mlflow"
+        self._http = http
+
+    async def champion(self, pipeline: str) -> ModelVersion | None:
+        """The version that is champion, or None while there is none.
+
+        Raises:
+            RegistryError: no answer, or not one that can be read.
+        """
+        params = {"name": pipeline, "alias": names.ALIAS_CHAMPION}
+        response = await self._get("/registered-models/alias", params)
+        if response.status_code in (400, 404) and _code(response) in (
+            "RESOURCE_DOES_NOT_EXIST",
+            "INVALID_PARAMETER_VALUE",
+        ):
+            return None  # no such model, or no such alias
+        return _version(self._read(response).get("model_version"))
+
+    async def of_run(self, pipeline: str, run_key: str) -> ModelVersion | None:
+        """The newest version that a run has registered, or None.
+
+        Raises:
+            RegistryError: no answer, or not one that can be read.
+        """
+        query = f"name = '{pipeline}' AND tags.`{names.TAG_RUN_KEY}` = '{run_key}'"
+        params = {"filter": query, "max_results": "10", "order_by": "version_number DESC"}
+        versions = self._read(await self._get("/model-versions/search", params)).get("model_versions") or []
+        return _version(versions[0]) if versions else None
+
+    async def _get(self, path: str, params: dict[str, str]) -> httpx.Response:
+        try:
+            return await self._http.get(self._url + path, params=params)
+        except httpx.HTTPError as error:
+            raise RegistryError(f"the registry does not answer ({type(error).__name__})", where=self._url) from error
+
+    def _read(self, response: httpx.Response) -> dict[str, Any]:
+        if not response.is_success:
+            raise RegistryError(f"the registry answered {response.status_code} {_code(response)}", where=self._url)
+        answer = _json(response)
+        if answer is None:
+            raise RegistryError("the registry's answer is not JSON", where=self._url, expected="MLflow's REST API 2.0")
+        return answer
+
+
+def _version(value: Any) -> ModelVersion:
+    try:
+        tags = {tag["key"]: tag["value"] for tag in value.get("tags", [])}
+        data = tags.get(names.TAG_DATA_VERSION)
+        return ModelVersion(str(value["version"]), None if data is None else int(data))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RegistryError(f"a model version in the registry's answer cannot be read ({error!r})") from None
+
+
+def _json(response: httpx.Response) -> dict[str, Any] | None:
+    try:
+        answer = response.json()
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _code(response: httpx.Response) -> str:
+    return str((_json(response) or {}).get("error_code", ""))

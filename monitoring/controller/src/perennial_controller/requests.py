@@ -1,0 +1,79 @@
+"""Reading requests: bounded, as JSON of the expected shape, with a clear answer to anything else."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from starlette.requests import Request
+
+from perennial_spec.errors import RequestError
+
+MAX_BODY = 1024 * 1024
+"""Bytes."""
+_Body = TypeVar("_Body", bound=BaseModel)
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
+
+
+class TooLarge(RequestError):
+    """The body has more bytes than any honest one."""
+
+
+class RunRequest(BaseModel):
+    """A person asks for a training run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    reason: Line
+    actor: Name
+
+
+class DataRequest(BaseModel):
+    """Somebody says that new data has arrived."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    reason: Line = "new data has arrived"
+    actor: Name | None = None
+
+
+async def read(request: Request, shape: type[_Body]) -> _Body:
+    """The body as `shape`.
+
+    Raises:
+        TooLarge: more than `MAX_BODY` bytes.
+        RequestError: not JSON, or not of that shape; names the field.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise TooLarge(
+                f"the body has more than {MAX_BODY} bytes", where=request.url.path, expected=f"at most {MAX_BODY} bytes"
+            )
+    if b"\\u0000" in body:
+        raise RequestError("the body holds a NUL character", where=request.url.path, expected="text that can be stored")
+    try:
+        return shape.model_validate_json(bytes(body) or b"{}")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise RequestError(
+            f"{field}: {first['msg']}" if field else first["msg"],
+            where=request.url.path,
+            expected=f"JSON of {shape.__name__}: {', '.join(shape.model_fields)}",
+        ) from None
+
+
+def idempotency_key(request: Request) -> str:
+    """The caller's Idempotency-Key, or one that is used once.
+
+    Raises:
+        RequestError: it is too long.
+    """
+    key = request.headers.get("idempotency-key", "").strip()
+    if len(key) > 200:
+        raise RequestError(
+            "the Idempotency-Key is too long", where="Idempotency-Key", expected="at most 200 characters"
+        )
+    return key or uuid.uuid4().hex

@@ -1,0 +1,57 @@
+"""What the controller is told by its environment, read once when the process starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from perennial_spec.errors import PlatformError
+from perennial_spec.platform import Platform
+
+DEFAULT_PORT = 8801
+DEFAULT_QUALITY_PORT = 8802
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the controller listens and how often it looks."""
+
+    platform: Platform
+    host: str = "127.0.0.1"
+    """PERENNIAL_HOST: the address to listen on; loopback unless it is told otherwise."""
+    port: int = DEFAULT_PORT
+    """PERENNIAL_PORT; 0 takes a free one."""
+    decide_every: float = 2.0
+    """Seconds between two looks at the alerts that wait for a cooldown, a budget, a run or new data."""
+    deliver_every: float = 1.0
+    """Seconds between two looks at the outbox; a new decision is delivered at once."""
+    watch_every: float = 2.0
+    """Seconds between two questions to Airflow about runs that have not finished."""
+    reload_every: float = 2.0
+    """Seconds between two looks at the pipelines' files."""
+    http_timeout: float = 10.0
+    """Seconds that Airflow and the registry have to answer."""
+    max_backoff: float = 30.0
+    """Seconds between two deliveries of one decision, at most."""
+    alert_expiry: timedelta = timedelta(hours=24)
+    """An alert of which no copy came for so long has ended, even if nobody said so. Longer than Alertmanager's `repeat_interval`."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, port: int = DEFAULT_PORT) -> Settings:
+        """Raises PlatformError when PERENNIAL_PORT is no port."""
+        environment = os.environ if environment is None else environment
+        return cls(
+            platform=Platform.from_environment(environment),
+            host=environment.get("PERENNIAL_HOST") or "127.0.0.1",
+            port=_port(environment.get("PERENNIAL_PORT") or str(port)),
+        )
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise PlatformError(
+            f"{text!r} is not a port", where="PERENNIAL_PORT", expected="a number from 0 (any free one) to 65535"
+        )
+    return int(text)

@@ -1,0 +1,77 @@
+"""Each pipeline's thresholds as gauges: the alert rules are static files and compare against these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from perennial_controller.specs import Specs
+from perennial_spec import names
+from perennial_spec.pipeline import PipelineSpec
+
+
+@dataclass(frozen=True)
+class _Gauge:
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    """Beside `pipeline`."""
+
+
+_GAUGES = (
+    _Gauge(names.DRIFT_THRESHOLD, "PSI at which a feature counts as drifted (monitoring.drift.psi)"),
+    _Gauge(names.DRIFT_MIN_ROWS, "Rows in the window below which drift is not judged (monitoring.drift.min_rows)"),
+    _Gauge(names.DRIFT_WINDOW, "1 for the window that drift is measured over (monitoring.drift.window)", ("window",)),
+    _Gauge(names.DRIFT_IGNORED, "1 for a feature whose drift raises no alert (monitoring.drift.ignore)", ("feature",)),
+    _Gauge(names.QUALITY_MIN, "Least live quality (monitoring.quality.min)", ("metric",)),
+    _Gauge(names.QUALITY_MAX, "Largest live error (monitoring.quality.max)", ("metric",)),
+    _Gauge(names.QUALITY_MIN_LABELS, "Labels below which quality is not judged (monitoring.quality.min_labels)"),
+    _Gauge(names.RETRAIN_ON, "1 for what starts a retraining (retraining.on)", ("trigger",)),
+    _Gauge(names.DATA_FRESHNESS_LIMIT, "Age at which the newest data is stale (data.freshness), in seconds"),
+)
+
+
+class Thresholds:
+    """A Prometheus collector over the specs as they are at the time of the scrape."""
+
+    def __init__(self, specs: Specs) -> None:
+        self._specs = specs
+
+    def collect(self) -> Iterator[Metric]:
+        families = {
+            gauge.name: GaugeMetricFamily(gauge.name, gauge.help, labels=("pipeline", *gauge.labels))
+            for gauge in _GAUGES
+        }
+        for pipeline in self._specs.all():
+            for name, labels, value in _values(pipeline.spec):
+                families[name].add_metric((pipeline.name, *labels), value)
+        yield from families.values()
+        broken = GaugeMetricFamily(
+            names.PIPELINE_BROKEN,
+            "1 for a pipeline whose files cannot be read; its last good thresholds hold",
+            labels=("pipeline",),
+        )
+        for name in self._specs.broken():
+            broken.add_metric((name,), 1)
+        yield broken
+
+
+def _values(spec: PipelineSpec) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    drift, quality = spec.monitoring.drift, spec.monitoring.quality
+    yield names.DRIFT_THRESHOLD, (), drift.psi
+    yield names.DRIFT_MIN_ROWS, (), drift.min_rows
+    yield names.DRIFT_WINDOW, (drift.window,), 1
+    for feature in dict.fromkeys(drift.ignore):
+        yield names.DRIFT_IGNORED, (feature,), 1
+    if quality is not None:
+        if quality.min is not None:
+            yield names.QUALITY_MIN, (quality.metric,), quality.min
+        if quality.max is not None:
+            yield names.QUALITY_MAX, (quality.metric,), quality.max
+        yield names.QUALITY_MIN_LABELS, (), quality.min_labels
+    for trigger in dict.fromkeys(spec.retraining.on):
+        yield names.RETRAIN_ON, (trigger,), 1
+    if spec.data.freshness is not None:
+        yield names.DATA_FRESHNESS_LIMIT, (), spec.data.freshness.total_seconds()
