@@ -1,0 +1,139 @@
+"""Tasks and groups of tasks to build a DAG from: the factory's own parts, and the public interface for a DAG of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import BaseOperator, TaskGroup, TriggerRule, chain
+
+from perennial_operators.contract import StepCall
+from perennial_operators.settings import Settings
+from perennial_spec.load import Pipeline
+from perennial_spec.step import StepName
+
+RETRY_DELAY = timedelta(seconds=10)
+MAX_RETRY_DELAY = timedelta(minutes=5)
+ROLLBACK_RETRIES = 3
+"""At least: of all steps this one must not give up early."""
+APPROVAL_TIMEOUT = timedelta(days=7)
+"""A run waits this long for an answer, and other runs of the pipeline wait behind it."""
+
+
+def step(
+    pipeline: Pipeline,
+    name: StepName,
+    *,
+    task_id: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> BaseOperator:
+    """One step of a pipeline as a task; resources, timeout and retries come from the specification.
+
+    It is given the outputs of every step upstream of it, and returns its own outputs as XCom (see `perennial_spec.step`).
+
+    Args:
+        pipeline: from `the_pipeline`.
+        name: the step.
+        task_id: the step's name when None.
+        params: what distinguishes two tasks of one step, as `{"share": 0.1}` for deploy and analyse.
+        inputs: step to task id: give it what that task returned in place of the outputs of that step.
+    """
+    settings = Settings.from_environment()
+    call = StepCall(pipeline, name, params or {}, inputs or {})
+    common: dict[str, Any] = {
+        "task_id": task_id or name,
+        "call": call,
+        "retries": _retries(pipeline, name),
+        "retry_delay": RETRY_DELAY,
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": MAX_RETRY_DELAY,
+        "execution_timeout": pipeline.spec.step_timeout(name),
+        "doc_md": _DOCS[name],
+    }
+    if settings.backend == "local" or settings.pod_file is None:
+        from perennial_operators.local import LocalStepOperator
+
+        return LocalStepOperator(**common)
+    from perennial_k8s.settings import load_pod_settings
+    from perennial_operators.kubernetes import KubernetesStepOperator
+
+    return KubernetesStepOperator(pods=load_pod_settings(settings.pod_file), **common)
+
+
+def data_group(pipeline: Pipeline) -> TaskGroup:
+    """ingest, validate."""
+    with TaskGroup("data", prefix_group_id=False, tooltip="Land new data, and check it") as group:
+        _ = step(pipeline, "ingest") >> step(pipeline, "validate")
+    return group
+
+
+def training_group(pipeline: Pipeline) -> TaskGroup:
+    """train, evaluate."""
+    with TaskGroup("training", prefix_group_id=False, tooltip="Train a challenger, and judge it") as group:
+        _ = step(pipeline, "train") >> step(pipeline, "evaluate")
+    return group
+
+
+def approval(pipeline: Pipeline) -> BaseOperator:
+    """A person reads the evidence and approves; rejected or unanswered, the run fails and nothing is deployed."""
+    from airflow.providers.standard.operators.hitl import ApprovalOperator  # slow to import, and seldom needed
+
+    from perennial_operators.docs import EVIDENCE
+
+    return ApprovalOperator(
+        task_id="approve",
+        subject=f"Deploy the new model of {pipeline.name}?",
+        body=EVIDENCE,
+        fail_on_reject=True,
+        response_timeout=APPROVAL_TIMEOUT,
+        retries=0,
+    )
+
+
+def rollout_group(pipeline: Pipeline) -> TaskGroup:
+    """The challenger takes one share of the traffic after the other, each judged, then all of it; or everything goes back.
+
+    `rollback` runs when any of it failed after the first deployment began, and the run then still fails: `promoted` is never reached.
+    What comes after the group must come after `promoted`, because `rollback` is skipped when all went well.
+    """
+    with TaskGroup("rollout", prefix_group_id=False, tooltip="Move the traffic, step by step") as group:
+        tasks = [*_judged(pipeline, pipeline.spec.deployment.rollout[:-1]), step(pipeline, "promote")]
+        chain(*tasks)
+        # Empty tasks cost no process: the scheduler decides them by itself. `begun`: the first deployment ran, whatever came of it;
+        # when an earlier step of the run failed it is skipped, and with it the rollback.
+        begun = EmptyOperator(task_id="begun", trigger_rule=TriggerRule.ONE_DONE)
+        stopped = EmptyOperator(task_id="stopped", trigger_rule=TriggerRule.ONE_FAILED)
+        rollback = step(pipeline, "rollback")
+        promoted = EmptyOperator(task_id="promoted")
+        _ = tasks[0] >> begun
+        _ = tasks >> stopped
+        _ = [begun, stopped] >> rollback
+        _ = tasks[-1] >> promoted
+    return group
+
+
+def _judged(pipeline: Pipeline, shares: Sequence[float]) -> Iterator[BaseOperator]:
+    for share in shares:
+        suffix = f"{share * 100:g}".replace(".", "_")
+        yield step(pipeline, "deploy", task_id=f"deploy_{suffix}", params={"share": share})
+        yield step(pipeline, "analyse", task_id=f"analyse_{suffix}", params={"share": share})
+
+
+def _retries(pipeline: Pipeline, name: StepName) -> int:
+    retries = pipeline.spec.step_resources(name).retries
+    return max(retries, ROLLBACK_RETRIES) if name == "rollback" else retries
+
+
+_DOCS: dict[StepName, str] = {
+    "ingest": "Lands each new or changed partition of the sources as one new version of the Delta table.",
+    "validate": "Checks the newest data against the expectations. `stop` ends the run here, before any model sees the data.",
+    "train": "Trains a challenger on the window and registers it; no traffic reaches it.",
+    "evaluate": "Judges the challenger on the holdout: every gate must hold. Failed means: the champion stays.",
+    "deploy": "Gives the challenger its share of the traffic.",
+    "analyse": "Watches the challenger's errors, latency and predictions at this share, in Prometheus.",
+    "promote": "Makes the challenger champion, with all of the traffic.",
+    "rollback": "Gives all traffic back to the champion. Runs only when the rollout failed after it had begun.",
+}
