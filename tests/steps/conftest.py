@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from perennial_spec import names
 from perennial_spec.load import Pipeline, load_pipeline
 from perennial_spec.platform import Platform
 from perennial_spec.step import Reason, StepName, StepRequest, StepResult, parse_result
+from perennial_steps.registry import Registry
 
 SPEC = """\
 apiVersion: perennial/v1
@@ -147,3 +149,42 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         stop(process)
+
+
+@dataclass
+class Trained:
+    """Makes model versions in the registry as train and evaluate leave them, under a name of the test's own."""
+
+    url: str
+    name: str
+    registry: Registry
+
+    def run(self) -> tuple[str, str]:
+        """A run of MLflow: its id, and the URI of its artifacts."""
+        made = self.registry.rest.post("runs/create", experiment_id="0")["run"]["info"]
+        return made["run_id"], made["artifact_uri"]
+
+    def version(self, verdict: str = "passed", *, run_key: str | None = None, **tags: str) -> str:
+        """The number of a new version that evaluate came to `verdict` on."""
+        run_id, uri = self.run()
+        version = self.registry.register(
+            self.name,
+            run_id=run_id,
+            source=f"{uri}/bundle",
+            run_key=run_key or f"run-of-{run_id}",
+            tags={names.TAG_VERDICT: verdict, **tags},
+        )
+        return version.version
+
+    def champion(self) -> str:
+        """The number of a new version that serves all of the traffic."""
+        version = self.version("promoted")
+        self.registry.set_alias(self.name, names.ALIAS_CHAMPION, version)
+        self.registry.write_route(self.name, self.registry.route(self.name).moved_to({version: 1.0}, "the test"))
+        return version
+
+
+@pytest.fixture
+def trained(mlflow_server: str) -> Iterator[Trained]:
+    with Registry(mlflow_server) as registry:
+        yield Trained(mlflow_server, f"model-{uuid.uuid4().hex[:12]}", registry)
