@@ -1,0 +1,159 @@
+"""csv, json and parquet files: local ones are read by DuckDB itself, those in an object store through Arrow's file systems."""
+
+# ruff: noqa: S608 (what is put into SQL are identifiers and paths, quoted; DuckDB takes no parameters there)
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import translate
+from glob import glob, has_magic
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perennial_spec.errors import SourceError
+from perennial_steps.sources.location import Location
+
+if TYPE_CHECKING:
+    import duckdb
+
+_READERS = {"csv": "read_csv", "json": "read_json", "parquet": "read_parquet"}
+
+
+@dataclass(frozen=True)
+class File:
+    """One file that a source's wildcards match, with what tells that it has changed."""
+
+    path: str
+    size: int
+    modified: int
+    """Nanoseconds since 1970."""
+
+
+def state_of(location: Location) -> str:
+    """Names, sizes and times of change of the files."""
+    return "\n".join(f"{file.path} {file.size} {file.modified}" for file in found(location))
+
+
+def found(location: Location) -> list[File]:
+    """The files that match, in the order of their names.
+
+    Raises:
+        SourceError: none does, or the object store does not answer.
+    """
+    files = _local(location) if location.is_local else _remote(location)[1]
+    if not files:
+        raise SourceError(
+            f"source {location.name!r}: no file matches {location.hide(location.text)}",
+            where=location.where,
+            expected=f"at least one file at {location.written}",
+            next="land the files, or mend data.sources",
+        )
+    return files
+
+
+def attach(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
+    """See the files as one view; a column that some files lack is null there.
+
+    Raises:
+        SourceError: no file matches, or one cannot be read (which one).
+    """
+    import duckdb
+
+    files = found(location)
+    if not location.is_local:
+        connection.register(location.name, _dataset(location, [file.path for file in files]))
+        return
+    try:
+        connection.execute(f'CREATE TEMP VIEW "{location.name}" AS SELECT * FROM {_scan(location, files)}')
+    except duckdb.Error as error:
+        raise (_first_unreadable(connection, location, files, "LIMIT 0") or _unreadable(location, "", error)) from None
+
+
+def unreadable(connection: duckdb.DuckDBPyConnection, location: Location) -> SourceError | None:
+    """The error of the first local file that cannot be read to its end, or None."""
+    if location.kind not in _READERS or not location.is_local:
+        return None
+    return _first_unreadable(connection, location, _local(location), "")
+
+
+def _first_unreadable(
+    connection: duckdb.DuckDBPyConnection, location: Location, files: list[File], limit: str
+) -> SourceError | None:
+    import duckdb
+
+    for file in files:
+        try:
+            connection.execute(f"SELECT sum(hash(f)::HUGEINT) FROM (FROM {_scan(location, [file])} {limit}) f")
+        except duckdb.OutOfMemoryException:
+            return None
+        except duckdb.Error as error:
+            return _unreadable(location, file.path, error)
+    return None
+
+
+def _unreadable(location: Location, path: str, error: Exception) -> SourceError:
+    reason = str(error).split("\n\nLINE")[0].split("\n\nCandidates")[0].strip()
+    return SourceError(
+        f"source {location.name!r} cannot be read: {location.hide(reason)}",
+        where=path or location.where,
+        expected=f"{location.kind} files at {location.written}",
+        next="mend or remove the file: nothing of this batch has been stored",
+    )
+
+
+def _scan(location: Location, files: list[File]) -> str:
+    quoted = ", ".join("'" + file.path.replace("'", "''") + "'" for file in files)
+    return f"{_READERS[location.kind]}([{quoted}], union_by_name = true)"
+
+
+def _local(location: Location) -> list[File]:
+    paths = sorted(glob(location.text, recursive=True)) if has_magic(location.text) else [location.text]  # noqa: PTH207
+    files = []
+    for path in paths:
+        try:
+            stat = Path(path).stat()
+        except OSError:
+            continue
+        files.append(File(path, stat.st_size, stat.st_mtime_ns))
+    return files
+
+
+def _remote(location: Location) -> tuple[Any, list[File]]:
+    from pyarrow import fs
+
+    base, pattern = _base_of(location.text)
+    try:
+        system, root = fs.FileSystem.from_uri(base)
+        asked = fs.FileSelector(root, recursive=True, allow_not_found=True) if pattern else [root]
+        infos = [info for info in system.get_file_info(asked) if info.is_file]
+    except (OSError, ValueError, KeyError) as error:
+        raise SourceError(
+            f"source {location.name!r} does not answer: {location.hide(str(error))}",
+            where=location.where,
+            expected=f"an object store at {location.written}",
+            next="check the address, the credentials in the environment, and that the store is up",
+        ) from None
+    matches = re.compile(translate(f"{root.rstrip('/')}/{pattern}")) if pattern else re.compile("")
+    files = [File(info.path, info.size or 0, info.mtime_ns or 0) for info in infos if matches.match(info.path)]
+    return system, sorted(files, key=lambda file: file.path)
+
+
+def _base_of(uri: str) -> tuple[str, str]:
+    """`s3://lake/flights` and `*.parquet` of `s3://lake/flights/*.parquet`; options after `?` stay with the first."""
+    address, _, options = uri.partition("?") if "?" in uri and "=" in uri else (uri, "", "")
+    parts = address.split("/")
+    first = next((n for n, part in enumerate(parts) if n > 2 and has_magic(part)), len(parts))
+    base = "/".join(parts[:first]) + (f"?{options}" if options else "")
+    return base, "/".join(parts[first:])
+
+
+def _dataset(location: Location, paths: list[str]) -> Any:
+    import pyarrow as pa
+    from pyarrow import dataset
+
+    system, _ = _remote(location)
+    try:
+        return dataset.dataset(paths, format=location.kind, filesystem=system)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(location, "", error) from None
