@@ -98,12 +98,12 @@ def steps_upstream(task: BaseOperator) -> Iterator[tuple[StepName, str]]:
 def _inputs(task: BaseOperator, call: StepCall, context: Context) -> dict[str, dict[str, Any]]:
     ti = context["ti"]
     found: dict[str, dict[str, Any]] = {}
-    for step, task_id in dict(steps_upstream(task)).items():
-        if step in call.inputs:
+    for step, task_id in reversed(list(steps_upstream(task))):
+        if step in call.inputs or step in found:
             continue
         result = ti.xcom_pull(task_ids=task_id, key=RESULT_KEY, map_indexes=-1)
         if not result:
-            continue  # it failed or was skipped, and this task runs all the same: a rollback
+            continue  # it never ran, and this task runs all the same: a rollback
         if result["spec_digest"] != call.pipeline.digest:
             raise _changed(call, step)
         found[step] = result.get("outputs", {})

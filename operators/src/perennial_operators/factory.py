@@ -49,7 +49,7 @@ def report_broken(pipelines_dir: Path) -> None:
         return
     count = "1 pipeline is" if len(broken) == 1 else f"{len(broken)} pipelines are"
     details = "\n\n".join(f"{item.folder.name}\n{item.error}" for item in broken)
-    raise SpecError(f"{count} broken; the others run\n\n{details}\n", next="mend the file, then run: perennial check")
+    raise SpecError(f"{count} broken; the others run\n\n{details}")
 
 
 def build(catalogue: Catalogue) -> Built:
