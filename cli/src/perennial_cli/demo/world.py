@@ -80,13 +80,17 @@ def _package_data() -> Path:
 
 
 def _split(csv: Path, folder: Path) -> None:
-    """One Parquet file per month, columns and values as they are."""
+    """One Parquet file per month in UTC, columns and values as they are.
+
+    By `time_hour` and not by `month`, which is New York's: a file is then one partition of the table that it lands in.
+    """
     import duckdb
 
+    utc = "CREATE TABLE whole AS SELECT * FROM read_csv(?, nullstr='NA', types={'time_hour': 'TIMESTAMP'})"
     with duckdb.connect() as connection:
-        connection.execute("CREATE TABLE whole AS SELECT * FROM read_csv(?, nullstr='NA')", [str(csv)])
+        connection.execute(utc, [str(csv)])
         for month in range(1, 13):
-            rows = connection.table("whole").filter(f"month = {month:d}")
+            rows = connection.table("whole").filter(f"year(time_hour) = 2013 AND month(time_hour) = {month:d}")
             rows.write_parquet(str(folder / f"{folder.name}-2013-{month:02}.parquet"))
 
 

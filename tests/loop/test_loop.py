@@ -1,0 +1,210 @@
+"""The loop on one machine, with every part real. The tests tell one story and run in the order in which they stand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import psutil
+import pyarrow as pa
+import pytest
+from small_platform import SUMMER, Loop, trips
+
+from perennial_cli.clients.controller import Decision
+from perennial_cli.embedded import supervisor
+from perennial_spec import names
+
+pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
+T = TypeVar("T")
+
+
+def eventually(what: str, look: Callable[[], T | None], seconds: float = 60) -> T:
+    began = time.monotonic()
+    while not (found := look()):
+        assert time.monotonic() - began < seconds, f"waited {seconds:g} s for {what}"
+        time.sleep(0.25)
+    return found
+
+
+def rows_of(table: pa.Table) -> list[dict[str, object]]:
+    return [
+        {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+        for row in table.drop_columns(["late"]).to_pylist()
+    ]
+
+
+def champion(loop: Loop) -> str:
+    versions = loop.server.versions_that_answer("trips", rows_of(trips(SUMMER, "2024-04-01", 1)))
+    assert len(versions) == 1
+    return versions[0]
+
+
+def test_the_first_run_trains_a_champion_that_answers(loop: Loop) -> None:
+    eventually("Airflow to know the DAG", lambda: loop.airflow.has_dag(names.dag_id("trips")))
+    done = loop.followed(loop.controller.request_run("trips", "the first model", "tester"))
+    assert done.succeeded, [(task.id, task.state) for task in done.tasks]
+    eventually("version 1 to answer", lambda: loop.server.is_ready("trips") and champion(loop) == "1")
+
+
+def test_a_broken_pipeline_is_an_import_error_and_leaves_the_others_running(loop: Loop) -> None:
+    errors = eventually("the import error", loop.airflow.import_errors)
+    assert any("data.timestmp is not a word" in message and "timestamp" in message for _, message in errors)
+    assert loop.airflow.has_dag(names.dag_id("trips"))
+    assert not loop.airflow.has_dag(names.dag_id("broken"))
+
+
+def test_a_challenger_that_is_no_better_never_takes_traffic(loop: Loop) -> None:
+    done = loop.followed(loop.controller.request_run("trips", "once more on the same data", "tester"))
+    assert done.run.state == "failed"
+    evaluate = done.task("evaluate")
+    assert evaluate is not None
+    assert evaluate.state == "failed"
+    assert champion(loop) == "1"
+
+
+def with_distance(table: pa.Table, value: object) -> pa.Table:
+    return table.set_column(table.schema.get_field_index("distance"), "distance", pa.array([value] * len(table)))
+
+
+SPOILED: dict[str, Callable[[pa.Table], pa.Table]] = {
+    "column-missing": lambda table: table.drop_columns(["at"]),
+    "wrong-type": lambda table: with_distance(table, "far"),
+    "expectation-not-met": lambda table: with_distance(table, -1.0),
+}
+
+
+@pytest.mark.parametrize(("file", "spoil"), SPOILED.items())
+def test_a_bad_batch_stops_before_anything_is_promoted(
+    loop: Loop, file: str, spoil: Callable[[pa.Table], pa.Table]
+) -> None:
+    loop.deliver("trips", file, spoil(trips(SUMMER, "2024-03-01", 2, seed=9)))
+    try:
+        done = loop.followed(loop.controller.announce_data("trips", "a bad batch"))
+        assert done.run.state == "failed"
+        assert champion(loop) == "1"
+    finally:
+        (loop.home.lake / "trips" / f"{file}.parquet").unlink()
+
+
+def test_drift_closes_the_loop_and_no_request_fails(loop: Loop) -> None:
+    loop.deliver("trips", "2024-03", trips(SUMMER, "2024-03-01", 31, seed=3))
+    assert loop.followed(loop.controller.announce_data("trips", "March arrived")).succeeded
+    traffic = rows_of(trips(SUMMER, "2024-04-01", 30, seed=4))
+    statuses: list[int] = []
+    versions: list[str] = []
+    with httpx.Client(base_url=loop.platform.need("server_url"), timeout=10) as client:
+        began, sent, run = time.monotonic(), 0, None
+        while time.monotonic() - began < 240:
+            batch = [traffic[(sent + i) % len(traffic)] for i in range(10)]
+            sent += 10
+            response = client.post("/pipelines/trips/invocations", json={"dataframe_records": batch})
+            statuses.append(response.status_code)
+            versions += response.headers.get("X-Perennial-Version", "").split(",")
+            run = run or _alert_decision(loop)
+            if (
+                run
+                and (now := loop.airflow.run(str(run.dag_id), str(run.run_id)))
+                and now.state in {"success", "failed"}
+            ):
+                break
+            time.sleep(0.03)
+    assert run is not None, "the drift alert started no run"
+    assert loop.followed(run).succeeded
+    assert set(statuses) == {200}
+    assert {"1", champion(loop)} <= {version.strip() for version in versions}
+    assert int(champion(loop)) > 1
+
+
+def test_a_second_copy_of_an_alert_starts_nothing(loop: Loop) -> None:
+    accepted = [d.id for d in loop.controller.decisions("trips") if d.decision == "accepted"]
+    assert _post_webhook(loop, _webhook()).status_code in {200, 202}
+    once = loop.controller.decisions("trips")
+    assert _post_webhook(loop, _webhook()).status_code in {200, 202}
+    twice = loop.controller.decisions("trips")
+    assert [d.id for d in twice] == [d.id for d in once]
+    assert twice[0].duplicates == once[0].duplicates + 1
+    assert [d.id for d in twice if d.decision == "accepted"] == accepted  # no new data: there is nothing to train on
+
+
+def test_state_survives_a_kill_of_everything(loop: Loop) -> None:
+    version = champion(loop)
+    state = supervisor.status(loop.home)
+    assert state is not None
+    everyone = [psutil.Process(state.supervisor.pid)]
+    everyone += everyone[0].children(recursive=True)
+    for process in everyone:
+        try:
+            process.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(everyone, timeout=20)
+    loop.up()
+    assert champion(loop) == version
+    assert any(d.decision == "accepted" for d in loop.controller.decisions("trips"))
+
+
+def test_down_leaves_no_process_behind(loop: Loop) -> None:
+    state = supervisor.status(loop.home)
+    assert state is not None
+    tree = [p.pid for p in psutil.Process(state.supervisor.pid).children(recursive=True)]
+    supervisor.stop(loop.home)
+    assert [pid for pid in tree if psutil.pid_exists(pid)] == []
+    marked = [p.pid for p in psutil.process_iter() if _belongs(p, loop.home.path)]
+    assert marked == []
+
+
+def _belongs(process: psutil.Process, home: Path) -> bool:
+    try:
+        return process.pid != os.getpid() and str(home) in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _alert_decision(loop: Loop) -> Decision | None:
+    found = loop.controller.decisions("trips")
+    return next((d for d in found if d.kind == "alert" and d.decision == "accepted" and d.run_id), None)
+
+
+def _webhook() -> dict[str, object]:
+    alert = {
+        "status": "firing",
+        "labels": {
+            "alertname": names.ALERT_FEATURE_DRIFT,
+            "pipeline": "trips",
+            "severity": "warning",
+            "action": "retrain",
+        },
+        "annotations": {"summary": "a copy", "description": "a copy"},
+        "startsAt": datetime(2024, 1, 1, tzinfo=UTC).isoformat(),
+        "endsAt": "0001-01-01T00:00:00Z",
+        "generatorURL": "http://127.0.0.1/",
+        "fingerprint": "0123456789abcdef",
+    }
+    return {
+        "version": "4",
+        "groupKey": "{}",
+        "truncatedAlerts": 0,
+        "status": "firing",
+        "receiver": "perennial",
+        "groupLabels": {},
+        "commonLabels": {},
+        "commonAnnotations": {},
+        "externalURL": "http://127.0.0.1/",
+        "alerts": [alert],
+    }
+
+
+def _post_webhook(loop: Loop, payload: dict[str, object]) -> httpx.Response:
+    token = Path(loop.platform.need("token_file")).read_text().strip()
+    return httpx.post(
+        f"{loop.platform.controller_url}/api/v1/alerts",
+        json=payload,
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=10,
+    )
