@@ -72,7 +72,7 @@ def lay_out(pipeline: Pipeline, columns: Mapping[str, str], elsewhere: Collectio
         SpecError: the spec redacts what must stay as it is.
     """
     data = pipeline.spec.data
-    _need_columns(pipeline, columns, {*columns, *elsewhere})
+    _need_columns(pipeline, columns, list(dict.fromkeys([*columns, *elsewhere])))
     _need_types(pipeline, columns)
     dropped = {*data.exclude, *(name for name, how in data.redact.items() if how == "drop")}
     kept = [name for name in columns if name not in dropped]

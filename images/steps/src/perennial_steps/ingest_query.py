@@ -23,6 +23,8 @@ QUERY = "_perennial_query"
 _MEMORY_SHARE = 0.6
 """Of the step's memory that DuckDB may hold; the rest is for Arrow, Delta and Python."""
 _LINE = re.compile(r"\n+LINE (\d+): ")
+_FILE = re.compile(r"^\s*file = (.+)$", re.MULTILINE)
+_VALUE = re.compile(r"""(?:string|value) (["']).*\1""")
 
 
 @contextmanager
@@ -102,7 +104,7 @@ def query_errors(
         if unreadable := culprit(connection, locations):
             raise unreadable from None
         raise BatchError(
-            f"the query fails on this data: {hidden(_first_line(error), locations)}",
+            f"the query fails on this data: {hidden(_reason(error, pipeline), locations)}",
             where=where,
             next="mend the data, or the query (TRY_CAST makes what does not fit null)",
         ) from None
@@ -148,6 +150,15 @@ def _sql_error(error: Exception, where: str, line: int, pipeline: Pipeline | Non
         expected=f"one DuckDB SELECT over the {sources}" if sources else "one DuckDB SELECT",
         next="mend the query, then run: perennial check",
     )
+
+
+def _reason(error: Exception, pipeline: Pipeline) -> str:
+    """What DuckDB says, without its advice, and without values where the spec redacts some: messages are stored too."""
+    text = str(error)
+    lines = [line for line in text.split("\n\n")[0].splitlines() if not line.startswith("Original Line")]
+    file = _FILE.search(text)
+    reason = " ".join(lines) + (f" (in {file[1]})" if file else "")
+    return _VALUE.sub("a value", reason) if pipeline.spec.data.redact else reason
 
 
 def _first_line(error: Exception) -> str:

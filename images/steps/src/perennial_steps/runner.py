@@ -167,11 +167,8 @@ def _fitting(result: StepResult) -> StepResult:
 
 def _report(request: StepRequest, result: StepResult) -> None:
     level = logging.INFO if result.verdict is Verdict.PASS else logging.ERROR
-    log.log(
-        level, "%s %s: %s in %.1f s: %s", request.pipeline, request.step, result.verdict, result.seconds, result.summary
-    )
-    if result.failure:
-        log.error("%s", result.failure.message)
+    said = result.failure.message if result.failure else result.summary
+    log.log(level, "%s %s: %s in %.1f s: %s", request.pipeline, request.step, result.verdict, result.seconds, said)
 
 
 def _one_line(text: str) -> str:

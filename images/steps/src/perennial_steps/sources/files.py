@@ -104,7 +104,9 @@ def _unreadable(location: Location, path: str, error: Exception) -> SourceError:
 
 def _scan(location: Location, files: list[File]) -> str:
     quoted = ", ".join("'" + file.path.replace("'", "''") + "'" for file in files)
-    return f"{_READERS[location.kind]}([{quoted}], union_by_name = true)"
+    # Types are taken from all rows: of a sample, a late 1.5 among whole numbers would be an error that no query can mend.
+    sample = "" if location.kind == "parquet" else ", sample_size = -1"
+    return f"{_READERS[location.kind]}([{quoted}], union_by_name = true{sample})"
 
 
 def _local(location: Location) -> list[File]:
