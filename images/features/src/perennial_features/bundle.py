@@ -185,9 +185,13 @@ class Bundle:
 
 def smoke_of(columns: Columns, rows: int = SMOKE_ROWS) -> dict[str, list[Any]]:
     """Up to `rows` rows, evenly spread, as a client would send them: JSON with null and ISO timestamps."""
-    total = len(next(iter(columns.values())))
-    picked = np.unique(np.linspace(0, total - 1, min(rows, total)).astype(np.int64))
+    picked = smoke_places(len(next(iter(columns.values()))), rows)
     return {name: _to_json(values[picked]) for name, values in columns.items()}
+
+
+def smoke_places(total: int, rows: int = SMOKE_ROWS) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Which rows `smoke_of` picks."""
+    return np.unique(np.linspace(0, total - 1, min(rows, total)).astype(np.int64))
 
 
 def _to_json(values: Array) -> list[Any]:

@@ -24,7 +24,7 @@ class PyfuncBundle:
         """float64[rows] for a pandas frame, a mapping of lists or a list of records."""
         data = model_input
         if hasattr(model_input, "columns"):
-            data = {str(name): model_input[name].tolist() for name in model_input.columns}
+            data = {str(name): model_input[name].to_numpy() for name in model_input.columns}
         return self.bundle.predict(self.bundle.columns(data))
 
 

@@ -30,8 +30,9 @@ _EXPECTED = {
 def columns_from_rows(data: Records | Lists, schema: FeatureSchema, max_rows: int = MAX_ROWS) -> dict[str, Array]:
     """Typed columns from a list of records or a mapping of lists (or numpy arrays).
 
-    Values that are plainly meant are converted (`"12"` is 12.0, ISO text is a timestamp in UTC). `null` and NaN are missing values; a
-    column may be left out when training saw it missing. Columns that the model does not know are ignored.
+    Values that are plainly meant are converted (`"12"` is 12.0, ISO text is a timestamp in UTC). `null` and NaN are missing values, and
+    turn integers and booleans into float64, as in training. A column may be left out when training saw missing values in it. Columns
+    that the model does not know are ignored.
 
     Raises:
         RequestError: names the column and the row, what was found and what was expected.
@@ -106,17 +107,16 @@ def _convert(column: InputColumn, values: Any, rows: int) -> Array:
         return fast
     if isinstance(values, np.ndarray):
         values = values.tolist() if values.dtype.kind != "M" else values.astype("datetime64[us]").tolist()
+    values = [None if isinstance(value, float) and math.isnan(value) else value for value in values]
+    holed = column.kind in ("integer", "boolean") and None in values
+    found = np.empty(rows, dtype=np.float64 if holed else column.dtype)
     converter = _CONVERTERS[column.kind]
-    found = np.empty(rows, dtype=column.dtype)
     for row, value in enumerate(values):
         try:
-            found[row] = converter(value)
+            found[row] = math.nan if holed and value is None else converter(value)
         except (ValueError, TypeError, OverflowError):
-            absent = value is None or (isinstance(value, float) and math.isnan(value))
             raise RequestError(
-                f"column {column.name!r}: " + ("the value is missing" if absent else f"got {_show(value)}"),
-                where=f"row {row}",
-                expected=_EXPECTED[column.kind] + (": training saw no missing values here" if absent else ""),
+                f"column {column.name!r}: got {_show(value)}", where=f"row {row}", expected=_EXPECTED[column.kind]
             ) from None
     return found
 
@@ -187,15 +187,13 @@ def _boolean(value: Any) -> bool:
 def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, float) and math.isnan(value):
-        return None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise TypeError
 
 
 def _timestamp(value: Any) -> np.datetime64:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None:
         return np.datetime64("NaT", "us")
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     if not isinstance(moment, datetime):

@@ -35,7 +35,7 @@ class InputColumn(Model):
     kind: InputKind
     """`number` is float64 (NaN is missing), `integer` int64, `boolean` bool, `text` str or None, `timestamp` datetime64[us] in UTC."""
     nullable: bool = False
-    """Training saw missing values: a request may leave the column out. Integers and booleans cannot be missing."""
+    """Training saw missing values: a request may leave the column out. A value may be missing in any case, and is drift then."""
 
     @property
     def dtype(self) -> np.dtype[np.generic]:

@@ -1,0 +1,1 @@
+"""What the evaluation step is made of."""

@@ -1,0 +1,101 @@
+"""Plots of a model as PNG: ROC, calibration, importance. Drawn without pyplot: no global state, no display, half the import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perennial_steps.evaluation.metrics import Floats, roc_auc
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_POINTS = 500
+"""Of a curve: more cannot be seen."""
+
+
+def draw(file: Path, title: str, paint: Any) -> None:
+    """Write a figure to `file`; `paint` gets its axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    paint(axes)
+    axes.set_title(title)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=100)
+
+
+def draw_roc(file: Path, label: Floats, scores: Mapping[str, Floats]) -> None:
+    """ROC curves by model."""
+
+    def paint(axes: Axes) -> None:
+        for name, score in scores.items():
+            false, true = roc_curve(label, score)
+            axes.plot(false, true, label=f"{name} (AUC {roc_auc(label, score):.3f})")
+        axes.plot([0, 1], [0, 1], ":", color="grey")
+        axes.set(xlabel="false positive rate", ylabel="true positive rate")
+        axes.legend(loc="lower right")
+
+    draw(file, "ROC on the holdout", paint)
+
+
+def draw_calibration(file: Path, label: Floats, scores: Mapping[str, Floats]) -> None:
+    """Observed share of positives against predicted probability, by deciles of the prediction."""
+
+    def paint(axes: Axes) -> None:
+        for name, score in scores.items():
+            predicted, observed = calibration_curve(label, score)
+            axes.plot(predicted, observed, "o-", label=name)
+        axes.plot([0, 1], [0, 1], ":", color="grey")
+        axes.set(xlabel="predicted probability", ylabel="observed share")
+        axes.legend(loc="upper left")
+
+    draw(file, "Calibration on the holdout", paint)
+
+
+def draw_fit(file: Path, label: Floats, scores: Mapping[str, Floats]) -> None:
+    """Observed against predicted values (regressors)."""
+
+    def paint(axes: Axes) -> None:
+        picked = np.linspace(0, len(label) - 1, min(len(label), 4 * MAX_POINTS)).astype(np.int64)
+        for name, score in scores.items():
+            axes.plot(score[picked], label[picked], ".", markersize=2, label=name)
+        axes.axline((float(label.mean()), float(label.mean())), slope=1, ls=":", color="grey")
+        axes.set(xlabel="predicted", ylabel="observed")
+        axes.legend(loc="upper left")
+
+    draw(file, "Fit on the holdout", paint)
+
+
+def draw_importance(file: Path, gains: Mapping[str, float], most: int = 20) -> None:
+    """Share of the total gain by feature."""
+    total = sum(gains.values()) or 1.0
+    ordered = sorted(gains.items(), key=lambda item: item[1])[-most:]
+
+    def paint(axes: Axes) -> None:
+        axes.barh([name for name, _ in ordered], [gain / total for _, gain in ordered])
+        axes.set(xlabel="share of the total gain")
+
+    draw(file, "Importance", paint)
+
+
+def roc_curve(label: Floats, score: Floats) -> tuple[Floats, Floats]:
+    """False and true positive rates, rising, at most `MAX_POINTS` of them."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    true = np.concatenate([[0.0], np.cumsum(label[order])[ends]])
+    false = np.concatenate([[0.0], (ends + 1) - true[1:]])
+    picked = np.unique(np.linspace(0, len(true) - 1, min(len(true), MAX_POINTS)).astype(np.int64))
+    return false[picked] / max(false[-1], 1.0), true[picked] / max(true[-1], 1.0)
+
+
+def calibration_curve(label: Floats, score: Floats, bins: int = 10) -> tuple[Floats, Floats]:
+    """Mean prediction and share of positives in bins of equal count."""
+    parts = [part for part in np.array_split(np.argsort(score, kind="stable"), bins) if len(part)]
+    return np.array([score[part].mean() for part in parts]), np.array([label[part].mean() for part in parts])

@@ -1,0 +1,71 @@
+"""Reading one version of a pipeline's Delta table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perennial_spec.data import Data
+from perennial_spec.errors import BatchError, SourceError
+from perennial_steps.training.dataset import need_columns
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def read_window(uri: str, version: int, data: Data) -> pa.Table:
+    """The newest `data.window` of the labelled rows of a table, by timestamp, as it was at `version`.
+
+    The window ends at the newest row that has a label: rows that still wait for theirs must not push others out.
+
+    Raises:
+        SourceError: there is no such table or version, or it cannot be read.
+        BatchError: it has no rows or labels, or lacks a column.
+    """
+    import pyarrow.compute as pc
+
+    table = _open(uri, version)
+    need_columns(table.schema.names, [data.timestamp, data.label.column, *data.sensitive])
+    labelled = pc.field(data.label.column).is_valid()
+    when = table.to_table(columns=[data.timestamp], filter=labelled).column(data.timestamp)
+    last = pc.max(when)
+    if not last.is_valid:
+        rows = table.count_rows()
+        raise BatchError(
+            f"none of the {rows:,} rows has a label and a timestamp" if rows else "the data has no rows",
+            where=f"{uri} version {version}, columns {data.label.column!r} and {data.timestamp!r}",
+            expected="labelled rows to train on",
+            next="land a batch, or wait for the labels (data.label.arrives_after)",
+        )
+    if not _is_time(when.type):
+        return table.to_table(filter=labelled)  # assemble() says what is wrong with it
+    start = pc.subtract(last, _scalar(data.window, when.type))
+    return table.to_table(filter=labelled & (pc.field(data.timestamp) > start))
+
+
+def _open(uri: str, version: int) -> Any:
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError, TableNotFoundError
+
+    try:
+        return DeltaTable(uri, version=version).to_pyarrow_dataset()
+    except TableNotFoundError:
+        raise SourceError("there is no Delta table", where=uri, next="land data first: perennial step ingest") from None
+    except (DeltaError, OSError) as error:
+        raise SourceError(
+            f"version {version} of the Delta table cannot be read: {error}",
+            where=uri,
+            expected="a version that the table's log still has",
+            next="run the pipeline again from ingest",
+        ) from error
+
+
+def _is_time(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def _scalar(length: Any, kind: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.scalar(length, type=pa.duration(kind.unit if pa.types.is_timestamp(kind) else "s"))
