@@ -56,6 +56,10 @@ screenshots: install ## Make the README's pictures from a running demo (needs Ch
 	uv sync -q --locked --all-packages --all-groups
 	python docs/screenshots.py
 
+.PHONY: render
+render: install ## Write the pages that are made from code
+	python docs/render.py
+
 .PHONY: clean
 clean: ## Remove the environment and caches, not the platform's state
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis
