@@ -104,7 +104,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
+def wait_until_up(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 240) -> None:
     """Until `url` answers 200; fails at once, with the log, when the process has ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

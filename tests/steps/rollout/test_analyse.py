@@ -1,0 +1,180 @@
+"""analyse: what a step of the rollout comes to, with a real Prometheus and servers that the test drives."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import pytest
+
+from perennial_spec import names
+from perennial_spec.errors import MonitoringError, PlatformError
+from perennial_spec.step import Verdict
+from perennial_steps import analyse, deploy
+from perennial_steps import prometheus as prometheus_module
+
+QUICK = "{bake: 1500ms, max_bake: 3s, min_requests: 50, abort_on: [{error_rate: 1%}, {latency_p99: 50ms}, {prediction_psi: 0.25}]"
+REFERENCE = {"(-inf,0.5]": 0.5, "(0.5,inf)": 0.5}
+
+
+@pytest.fixture
+def canary(watched_rollout, watch):
+    """Champion 1 and challenger 2 at 10%, which both servers have loaded."""
+    rollout = watched_rollout
+    rollout.deployment(QUICK + "}")
+    rollout.trained.champion()
+    rollout.trained.version()
+    deploy.run(rollout.context("deploy", "2", "1", share=0.1, wait=False))
+    for replica in watch.replicas:
+        for version in ("1", "2"):
+            replica.follow(rollout.name, version, 2)
+    watch.until(f'count({names.MODEL_LOADED}{{pipeline="{rollout.name}"}}) == 4')
+    return rollout
+
+
+class Traffic:
+    """Requests that come while a block runs."""
+
+    def __init__(self, watch, name: str) -> None:
+        self._watch, self._name, self._end = watch, name, threading.Event()
+        self._each: list[tuple[str, int, int, float]] = []
+        self._live = {"(-inf,0.5]": 5, "(0.5,inf)": 5}
+
+    def of(self, version: str, *, ok: int = 10, failed: int = 0, seconds: float = 0.005) -> Traffic:
+        """Per tenth of a second."""
+        self._each.append((version, ok, failed, seconds))
+        return self
+
+    def moved(self) -> Traffic:
+        self._live = {"(-inf,0.5]": 1, "(0.5,inf)": 9}
+        return self
+
+    def __enter__(self) -> Traffic:
+        self._thread = threading.Thread(target=self._send)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _send(self) -> None:
+        while not self._end.wait(0.1):
+            for place, (version, ok, failed, seconds) in enumerate(self._each):
+                replica = self._watch.replicas[place % 2]
+                replica.answer(self._name, version, ok, seconds=seconds)
+                replica.answer(self._name, version, failed, code=500, seconds=seconds)
+                live = self._live if version == "2" else {"(-inf,0.5]": 5, "(0.5,inf)": 5}
+                replica.predict(self._name, version, live, REFERENCE)
+
+
+def test_a_challenger_that_holds_passes_with_its_figures(canary, watch, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    with Traffic(watch, canary.name).of("1").of("2"):
+        outcome = analyse.run(canary.context("analyse", "2", "1", share=0.1))
+    assert outcome.verdict is Verdict.PASS
+    assert outcome.summary.startswith(
+        "version 2 at 10% holds: error rate 0% <= 1%; latency p99 9.9 ms <= 50 ms; prediction PSI 0.00"
+    )
+    assert outcome.outputs["requests"] >= 50
+    assert outcome.outputs["error_rate"] == 0
+    assert outcome.metrics["champion_requests"] >= 50
+    assert outcome.failure is None
+    assert "watching version 2 for 1500ms" in caplog.text
+
+
+def test_errors_abort_before_the_time_is_over(canary, watch) -> None:
+    canary.deployment(QUICK.replace("1500ms", "10m") + "}")
+    start = time.monotonic()
+    with Traffic(watch, canary.name).of("1").of("2", ok=10, failed=10):
+        outcome = analyse.run(canary.context("analyse", "2", "1", share=0.1))
+    assert time.monotonic() - start < 120
+    assert outcome.verdict is Verdict.FAIL
+    assert "error rate 50% > 1%" in outcome.summary
+    assert "Champion: " in (outcome.failure or "")
+    assert outcome.outputs["reason"] == outcome.summary
+
+
+def test_a_slow_challenger_fails(canary, watch) -> None:
+    with Traffic(watch, canary.name).of("1").of("2", seconds=0.09):
+        outcome = analyse.run(canary.context("analyse", "2", "1", share=0.1))
+    assert outcome.verdict is Verdict.FAIL
+    assert "> 50 ms" in outcome.summary
+
+
+def test_predictions_far_from_the_reference_fail(canary, watch) -> None:
+    with Traffic(watch, canary.name).of("1").of("2").moved():
+        outcome = analyse.run(canary.context("analyse", "2", "1", share=0.1))
+    assert outcome.verdict is Verdict.FAIL
+    assert "prediction PSI 0." in outcome.summary
+
+
+@pytest.mark.parametrize(("then", "verdict"), [("abort", Verdict.INCONCLUSIVE), ("continue", Verdict.PASS)])
+def test_too_few_requests_are_watched_longer_and_then_as_the_spec_says(
+    canary, watch, then: str, verdict: Verdict
+) -> None:
+    canary.deployment(f"{QUICK}, on_inconclusive: {then}}}")
+    watch.replicas[0].answer(canary.name, "2", 3)
+    start = time.monotonic()
+    outcome = analyse.run(canary.context("analyse", "2", "1", share=0.1))
+    assert time.monotonic() - start >= 3
+    assert outcome.verdict is verdict
+    assert "50 are needed" in outcome.summary
+    assert "after 3s" in outcome.summary
+
+
+def test_requests_that_come_late_are_waited_for(canary, watch) -> None:
+    canary.deployment(QUICK.replace("max_bake: 3s", "max_bake: 60s") + "}")
+
+    def later() -> None:
+        time.sleep(2.5)
+        watch.replicas[0].answer(canary.name, "2", 80)
+        watch.replicas[0].predict(canary.name, "2", {"(-inf,0.5]": 40, "(0.5,inf)": 40}, REFERENCE)
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    outcome = analyse.run(canary.context("analyse", "2", "1", share=0.1))
+    thread.join()
+    assert outcome.verdict is Verdict.PASS
+    assert outcome.outputs["requests"] == 80
+
+
+def test_the_first_model_is_not_judged_and_needs_no_prometheus(rollout) -> None:
+    rollout.trained.version()
+    outcome = analyse.run(rollout.context("analyse", "1", None, share=1.0))
+    assert outcome.verdict is Verdict.PASS
+    assert outcome.summary == "version 1 is not judged: there is no champion to fall back to"
+
+
+def test_a_prometheus_that_is_away_is_an_error_and_never_a_pass(canary, monkeypatch) -> None:
+    monkeypatch.setattr(prometheus_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(prometheus_module.time, "sleep", lambda _: None)
+    away = canary.__class__(canary.room.with_platform(prometheus_url="http://127.0.0.1:1"), canary.trained)
+    with pytest.raises(MonitoringError, match="does not answer"):
+        analyse.run(away.context("analyse", "2", "1", share=0.1))
+
+
+def test_without_prometheus_it_says_which_setting_is_missing(rollout) -> None:
+    rollout.trained.champion()
+    rollout.trained.version()
+    deploy.run(rollout.context("deploy", "2", "1", share=0.1, wait=False))
+    with pytest.raises(PlatformError, match="PERENNIAL_PROMETHEUS_URL is not set"):
+        analyse.run(rollout.context("analyse", "2", "1", share=0.1))
+
+
+def test_a_version_that_prometheus_never_saw_is_an_error(watched_rollout) -> None:
+    watched_rollout.deployment(QUICK.replace("1500ms", "500ms") + "}")
+    watched_rollout.trained.champion()
+    watched_rollout.trained.version()
+    deploy.run(watched_rollout.context("deploy", "2", "1", share=0.1, wait=False))
+    with pytest.raises(MonitoringError, match="knows nothing of version 2"):
+        analyse.run(watched_rollout.context("analyse", "2", "1", share=0.1))
+
+
+def test_a_route_that_a_person_moved_is_not_judged(canary) -> None:
+    registry = canary.trained.registry
+    registry.write_route(canary.name, registry.route(canary.name).moved_to({"1": 1.0}, "ada"))
+    outcome = analyse.run(canary.context("analyse", "2", "1", share=0.1))
+    assert outcome.verdict is Verdict.FAIL
+    assert outcome.failure == "version 2 should have 10% of the traffic, but ada made it 1: 100% (revision 3)"
