@@ -79,7 +79,7 @@ def _default(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _type(field: dict[str, Any]) -> str:
+def _type(field: dict[str, Any]) -> str:  # noqa: PLR0911 (one return per shape)
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
