@@ -39,6 +39,8 @@ FIXED = {
     "METRICS__STATSD_ON": "False",
     "TRACES__OTEL_ON": "False",
 }
+STOP_SECONDS = 5.0
+"""What they were doing is in the database; a triggerer that has just started would wait for its child for ever."""
 NO_TELEMETRY = {"SCARF_ANALYTICS": "false", "DO_NOT_TRACK": "1"}
 
 
@@ -81,6 +83,7 @@ def parts(airflow: dict[str, str], database_url: str, ports: Ports) -> list[Part
             environment=airflow,
             ready=Beat(health, (component, f"latest_{component}_heartbeat")),
             needs=("airflow-migrate",),
+            stop_seconds=STOP_SECONDS,
         )
 
     return [
@@ -98,6 +101,7 @@ def parts(airflow: dict[str, str], database_url: str, ports: Ports) -> list[Part
             ready=Http(f"{server}/api/v2/version"),
             needs=("airflow-migrate",),
             address=server,
+            stop_seconds=STOP_SECONDS,
         ),
         process("scheduler", "--skip-serve-logs"),
         process("dag-processor"),

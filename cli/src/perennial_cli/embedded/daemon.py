@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -98,6 +99,7 @@ def main(arguments: list[str]) -> int:
         if not mine:
             sys.stderr.write(f"another supervisor holds {home.lock}\n")
             return 1
+        logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
         processes.adopt_orphans()
         try:
             asyncio.run(supervise(home))

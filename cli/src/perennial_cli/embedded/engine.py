@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import subprocess
 import time
@@ -19,6 +20,8 @@ from perennial_cli.embedded.home import Home
 from perennial_cli.embedded.part import Part, Plan
 from perennial_cli.embedded.probe import is_ready
 from perennial_cli.embedded.state import PartState
+
+_log = logging.getLogger(__name__)
 
 TICK = 0.1
 """Seconds between looks at a process that is starting, and at one that should have ended."""
@@ -157,7 +160,12 @@ class Runner:
             await asyncio.to_thread(processes.terminate, list(left.values()), 3.0)
 
     def _set(self, **changes: object) -> None:
+        before = self.state.status
         self.state = replace(self.state, **changes)  # type: ignore[arg-type]
+        if self.state.status != before:
+            _log.info(
+                "%s is %s%s", self.part.name, self.state.status, f": {self.state.message}" if self.state.message else ""
+            )
 
 
 class Engine:

@@ -154,7 +154,7 @@ def terminate(processes: Sequence[psutil.Process], grace: float) -> int:
     for process in _wait(living, grace):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    _wait(living, grace)
+    _wait(living, max(grace, 5.0))
     return len(living)
 
 

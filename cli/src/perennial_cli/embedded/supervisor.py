@@ -117,19 +117,31 @@ def wait_until_ready(
 def stop(home: Home, *, timeout: float = 90.0) -> Stopped:
     """End the supervisor, all its parts and all that they started. Returns when nothing of it is left."""
     running = is_running(home)
-    if running:
-        state = read_state(home)
-        supervisor = state and processes.find(state.supervisor)
-        if supervisor:
+    state = _first_state(home) if running else None
+    supervisor = processes.find(state.supervisor) if state else None
+    if supervisor:
+        with contextlib.suppress(psutil.NoSuchProcess):
             supervisor.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + timeout
-        while is_running(home) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if is_running(home) and supervisor:
-            supervisor.kill()
-        while is_running(home) and time.monotonic() < deadline + 10.0:
-            time.sleep(0.05)
+        if not _ends(supervisor, timeout):
+            processes.terminate([supervisor], 0.0)
     return Stopped(running, end_leftovers(home))
+
+
+def _first_state(home: Home) -> PlatformState | None:
+    """What a running supervisor wrote; one that has only just started needs a moment for it."""
+    deadline = time.monotonic() + START_SECONDS
+    while (state := read_state(home)) is None and is_running(home) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return state
+
+
+def _ends(process: psutil.Process, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while processes.is_alive(process):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def end_leftovers(home: Home) -> int:

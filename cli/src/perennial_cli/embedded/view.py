@@ -50,9 +50,10 @@ class StartProgress:
             self._live.stop()
 
     def __call__(self, state: PlatformState) -> None:
+        if not self._last and state.healthy:
+            return
         if self._live:
             self._live.update(table(state))
-            return
         for part in state.parts:
             if part.status != self._last.get(part.name) and part.status != "waiting":
                 self._say(part)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import psutil
+
+from perennial_cli.embedded.process import child_environment, find, is_alive, marked, seen, terminate
+
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+)
+
+
+def test_a_process_is_recognised_by_pid_and_creation_time() -> None:
+    me = seen(psutil.Process())
+    assert find(me) is not None
+    assert find(replace(me, created=me.created - 60)) is None
+
+
+def test_a_process_that_ended_but_was_not_collected_counts_as_gone() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    process = psutil.Process(child.pid)
+    as_seen = seen(process)
+    deadline = time.monotonic() + 20
+    while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert find(as_seen) is None
+    assert not is_alive(process)
+    child.wait()
+
+
+def test_a_process_that_ignores_the_polite_signal_is_killed() -> None:
+    child = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE)
+    assert child.stdout
+    child.stdout.readline()
+    assert terminate([psutil.Process(child.pid)], grace=0.2) == 1
+    assert child.wait(10) == -9
+
+
+def test_processes_are_found_by_the_instance_that_they_carry() -> None:
+    environment = {**os.environ, "PERENNIAL_INSTANCE": "only-this-test"}
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=environment)
+    try:
+        assert [process.pid for process in marked("only-this-test")] == [child.pid]
+        assert marked("another") == []
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_the_users_own_settings_do_not_reach_the_parts_and_loopback_passes_no_proxy() -> None:
+    mine = {
+        "PATH": "/bin",
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "AIRFLOW_HOME": "/x",
+        "MLFLOW_TRACKING_URI": "http://elsewhere",
+        "PGHOST": "elsewhere",
+        "PERENNIAL_DATABASE_URL": "postgresql://elsewhere",
+        "PERENNIAL_SERVING_MAX_ROWS": "5",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "NO_PROXY": "internal",
+    }
+    told = child_environment(mine, {"PERENNIAL_PORT": "1"})
+    assert told == {
+        "PATH": "/bin",
+        "PERENNIAL_SERVING_MAX_ROWS": "5",
+        "PERENNIAL_PORT": "1",
+        "NO_PROXY": "internal,127.0.0.1,localhost",
+        "no_proxy": "internal,127.0.0.1,localhost",
+    }
