@@ -19,14 +19,15 @@ import numpy as np
 from perennial_features.bundle import Scored
 from perennial_features.code import Array
 from perennial_features.request import columns_from_rows
+from perennial_features.schema import FeatureSchema, missing
 from perennial_serving.entities import entity_keys
 from perennial_serving.fleet import LoadedModel, Served, stored_key
 from perennial_serving.ids import prediction_ids
 from perennial_serving.oip import Answer
 from perennial_serving.prediction_log import PredictionLog, PredictionRows
-from perennial_serving.rows import Rows
+from perennial_serving.rows import Rows, show
 from perennial_serving.settings import Settings
-from perennial_spec.errors import PerennialError, RequestError
+from perennial_spec.errors import FeatureError, PerennialError, RequestError
 
 log = logging.getLogger(__name__)
 _MAX_SHADOWS = 32
@@ -159,15 +160,29 @@ def _parts(served: Served, rows: Rows, version: str | None) -> list[Part]:
     ]
 
 
-def _typed(part: Part) -> dict[str, Array]:
-    return columns_from_rows(part.rows.columns, part.model.bundle.schema, part.rows.count)
-
-
 def _predict(part: Part) -> Scored:
+    bundle = part.model.bundle
     try:
-        return part.model.bundle.score(_typed(part))
+        columns = columns_from_rows(part.rows.columns, bundle.schema, part.rows.count)
+        try:
+            return bundle.score(columns)
+        except FeatureError:
+            if refusal := _holes(bundle.schema, columns):
+                raise refusal from None
+            raise
     except Exception as error:
         raise Blamed(part.model, error) from error
+
+
+def _holes(schema: FeatureSchema, columns: dict[str, Array]) -> RequestError | None:
+    """Feature code that fails on a missing value where training never had one is not at fault: the request is."""
+    empty = [c.name for c in schema.inputs if not c.nullable and missing(columns[c.name]).any()]
+    if not empty:
+        return None
+    return RequestError(
+        f"the value is missing in {', '.join(map(show, empty))}",
+        expected="a value in every row: the model was trained without missing values there, and cannot do with them",
+    )
 
 
 def _merged(parts: Sequence[Part], scored: Sequence[Scored], ids: Sequence[str]) -> Answer:

@@ -18,6 +18,7 @@ from perennial_spec.errors import ModelError
 from perennial_spec.route import Route, point_of
 
 _WARM_UP = 3
+_RANDOM = random.Random()  # noqa: S311 (no secret)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ class Served:
         versions, bounds = self._bounds
         if len(versions) == 1:
             return [versions[0]] * len(keys)
-        points = (random.random() if key is None else point_of(key) for key in keys)  # noqa: S311 (no secret)
+        points = (_RANDOM.random() if key is None else point_of(key) for key in keys)
         return [versions[bisect_right(bounds, point)] for point in points]
 
 

@@ -27,6 +27,7 @@ from perennial_spec.route import Route
 log = logging.getLogger(__name__)
 Key = tuple[str, str]
 _MAX_RETRY_SECONDS = 60.0
+_RANDOM = random.Random()  # noqa: S311 (no secret)
 
 
 class Follower:
@@ -66,7 +67,7 @@ class Follower:
             try:
                 if time.monotonic() >= due:
                     self._look()
-                    jitter = random.uniform(0, self._settings.poll_jitter)  # noqa: S311 (no secret)
+                    jitter = _RANDOM.uniform(0, self._settings.poll_jitter)
                     due = time.monotonic() + self._settings.poll_seconds * (1 + jitter)
                 self._settle()
             except Exception:  # the thread must outlive whatever the registry or the disk come up with
@@ -159,6 +160,10 @@ class Follower:
         except Exception as error:
             what = sentence(error) if isinstance(error, PerennialError) else f"{type(error).__name__}: {error}"
             wait = self._retry.get(key, (0.0, self._settings.retry_seconds))[1]
+            if isinstance(error, RegistryError):  # says nothing about the version: nobody may take it for a bad one
+                self._retry[key] = (time.monotonic() + self._settings.retry_seconds, self._settings.retry_seconds)
+                self._say(key[0], f"version {key[1]} cannot be fetched: {what}")
+                return
             self._retry[key] = (time.monotonic() + wait, min(2 * wait, _MAX_RETRY_SECONDS))
             self._fleet.refused = {**self._fleet.refused, key: what}
             log.warning("version %s of %s is refused, tried again in %.0f s: %s", key[1], key[0], wait, what)

@@ -16,6 +16,7 @@ from typing import Any
 
 import uvicorn
 
+from perennial_features.engine import load_xgboost
 from perennial_serving import tables
 from perennial_serving.app import App, starlette
 from perennial_serving.cache import Cache
@@ -45,6 +46,7 @@ class Parts:
     app: App
 
     def start(self) -> None:
+        load_xgboost()  # here once, and not in two loading threads at the same time
         if self.prediction_log is not None:
             tables.warm()
             self.prediction_log.start()
