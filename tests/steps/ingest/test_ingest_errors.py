@@ -60,7 +60,8 @@ def test_a_file_that_cannot_be_read_is_named(data_room) -> None:
 
 def test_a_file_that_breaks_off_in_the_middle_is_named(data_room) -> None:
     data_room.pipeline(data={"sources": {"events": "${LAKE}/events/*.parquet"}})
-    select = "SELECT range AS id, TIMESTAMP '2024-01-01' AS \"at\", md5(range::VARCHAR) AS x, 'a' AS place, range % 2 AS late FROM range({})"
+    select = "SELECT range AS id, TIMESTAMP '2024-01-01' AS \"at\", md5(range::VARCHAR) AS x, 'a' AS place, range % 2 AS late "
+    select += "FROM range({})"
     for name, rows in (("a", 10), ("b", 100_000)):
         duckdb.execute(f"COPY ({select.format(rows)}) TO '{data_room.events}/{name}.parquet' (COMPRESSION zstd)")
     broken = data_room.events / "b.parquet"

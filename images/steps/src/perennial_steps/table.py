@@ -132,7 +132,7 @@ def commit(state: State, rows: Any, ledger: Ledger, partition: str | None) -> No
         PlatformError: the store cannot take it, for example because the disk is full.
     """
     from deltalake import CommitProperties, DeltaTable, write_deltalake
-    from deltalake.exceptions import CommitFailedError
+    from deltalake.exceptions import CommitFailedError, DeltaError
 
     with _store_errors(state.uri):
         if not state.exists and "://" not in state.uri:
@@ -141,7 +141,9 @@ def commit(state: State, rows: Any, ledger: Ledger, partition: str | None) -> No
             write_deltalake(
                 DeltaTable(state.uri, version=state.version) if state.exists else state.uri,
                 rows,
-                mode="overwrite",
+                mode="overwrite"
+                if state.exists
+                else "error",  # a table that another has made meanwhile is not ours to overwrite
                 predicate=f"{PARTITION} = '{partition}'" if partition is not None and state.exists else None,
                 schema_mode="overwrite" if partition is None and state.exists else None,
                 partition_by=[PARTITION],
@@ -151,6 +153,10 @@ def commit(state: State, rows: Any, ledger: Ledger, partition: str | None) -> No
             )
         except CommitFailedError:
             raise Conflict from None
+        except DeltaError as error:
+            if not state.exists and "already exists" in str(error):
+                raise Conflict from None
+            raise
 
 
 def read_window(

@@ -31,8 +31,11 @@ def state_of(location: Location) -> str | None:
     return delta.state_of(location) if location.kind == "delta" else files.state_of(location)
 
 
-def attach(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
+def attach(connection: duckdb.DuckDBPyConnection, location: Location, *, peek: bool = False) -> None:
     """Make the source visible to queries under its name.
+
+    Args:
+        peek: only see whether it answers and what its columns are; some rows may be missing.
 
     Raises:
         SourceError: it does not answer, or is not what the spec says it is.
@@ -40,11 +43,11 @@ def attach(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
     from perennial_steps.sources import delta, files, postgres
 
     if location.kind == "postgresql":
-        postgres.attach(connection, location)
+        postgres.attach(connection, location, peek=peek)
     elif location.kind == "delta":
         delta.attach(connection, location)
     else:
-        files.attach(connection, location)
+        files.attach(connection, location, peek=peek)
 
 
 def culprit(connection: duckdb.DuckDBPyConnection, locations: tuple[Location, ...]) -> Exception | None:

@@ -52,8 +52,11 @@ def found(location: Location) -> list[File]:
     return files
 
 
-def attach(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
-    """See the files as one view; a column that some files lack is null there.
+def attach(connection: duckdb.DuckDBPyConnection, location: Location, *, peek: bool) -> None:
+    """See the files under one name; a column that some files lack is null there.
+
+    Parquet stays where it is. Text is read once, into a table: the types of its columns are taken from all rows (of a sample, a late 1.5
+    among whole numbers would be an error that no query can mend), and a view would look for them anew in every query.
 
     Raises:
         SourceError: no file matches, or one cannot be read (which one).
@@ -65,9 +68,11 @@ def attach(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
         connection.register(location.name, _dataset(location, [file.path for file in files]))
         return
     try:
-        connection.execute(f'CREATE TEMP VIEW "{location.name}" AS SELECT * FROM {_scan(location, files)}')
+        what, sample = ("VIEW", "") if peek or location.kind == "parquet" else ("TABLE", ", sample_size = -1")
+        connection.execute(f'CREATE TEMP {what} "{location.name}" AS SELECT * FROM {_scan(location, files, sample)}')
     except duckdb.Error as error:
-        raise (_first_unreadable(connection, location, files, "LIMIT 0") or _unreadable(location, "", error)) from None
+        limit = "LIMIT 0" if what == "VIEW" else ""
+        raise (_first_unreadable(connection, location, files, limit) or _unreadable(location, "", error)) from None
 
 
 def unreadable(connection: duckdb.DuckDBPyConnection, location: Location) -> SourceError | None:
@@ -102,11 +107,9 @@ def _unreadable(location: Location, path: str, error: Exception) -> SourceError:
     )
 
 
-def _scan(location: Location, files: list[File]) -> str:
+def _scan(location: Location, files: list[File], options: str = "") -> str:
     quoted = ", ".join("'" + file.path.replace("'", "''") + "'" for file in files)
-    # Types are taken from all rows: of a sample, a late 1.5 among whole numbers would be an error that no query can mend.
-    sample = "" if location.kind == "parquet" else ", sample_size = -1"
-    return f"{_READERS[location.kind]}([{quoted}], union_by_name = true{sample})"
+    return f"{_READERS[location.kind]}([{quoted}], union_by_name = true{options})"
 
 
 def _local(location: Location) -> list[File]:

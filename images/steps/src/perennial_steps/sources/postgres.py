@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 STATEMENT_SECONDS = 3600
+PEEK_ROWS = 1000
 
 _CASTS = {"numeric": "double precision", "money": "numeric::double precision"}
 _AS_THEY_ARE = {
@@ -42,7 +43,7 @@ FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'informa
 """
 
 
-def attach(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
+def attach(connection: duckdb.DuckDBPyConnection, location: Location, *, peek: bool) -> None:
     """Copy the table into DuckDB under the source's name.
 
     Raises:
@@ -54,7 +55,7 @@ def attach(connection: duckdb.DuckDBPyConnection, location: Location) -> None:
     try:
         with dbapi.connect(_address(location)) as database, database.cursor() as cursor:
             cursor.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
-            cursor.execute(_select(cursor, location))
+            cursor.execute(_select(cursor, location) + (f" LIMIT {PEEK_ROWS}" if peek else ""))
             connection.register("_perennial_stream", cursor.fetch_record_batch())
             connection.execute(f'CREATE TEMP TABLE "{location.name}" AS SELECT * FROM _perennial_stream')
             connection.unregister("_perennial_stream")
