@@ -18,13 +18,14 @@ from perennial_spec.load import Pipeline, load_pipeline
 # Airflow reads its home when it is first imported, and these files are what imports it.
 HOME = Path(tempfile.mkdtemp(prefix="perennial-test-airflow-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-DAGS = HOME / "dags"
-DAGS.mkdir()
+shutil.copytree(
+    Path(__file__).parents[2] / "dags", HOME / "dags", ignore=shutil.ignore_patterns("pipelines", "examples")
+)
 (HOME / "airflow.cfg").write_text(
     dedent(f"""\
     [core]
     load_examples = False
-    dags_folder = {DAGS}
+    dags_folder = {HOME / "dags"}
     executor = LocalExecutor
     [database]
     sql_alchemy_conn = sqlite:///{HOME}/airflow.db
@@ -65,6 +66,12 @@ def write_pipeline(tmp_path: Path) -> Write:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def airflow_dags() -> Path:
+    """The DAG folder of the test process's own Airflow: the project's DAG files, and no pipeline until a test writes one."""
+    return HOME / "dags"
 
 
 @pytest.fixture

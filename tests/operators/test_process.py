@@ -105,11 +105,12 @@ def test_an_exception_in_the_caller_ends_the_child(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel ends a child with its parent")
 def test_a_caller_that_is_killed_takes_the_child_along(tmp_path: Path) -> None:
-    caller = """
+    caller = f"""
         import sys
         from pathlib import Path
-        from perennial_operators.process import Child
-        with Child([sys.executable, "-c", "import time; time.sleep(600)"], {}, Path(".")) as child:
+        sys.path.insert(0, {str(Path(process.__file__).parent)!r})  # without the package, which imports Airflow
+        from process import Child
+        with Child([sys.executable, "-c", "import time; time.sleep(600)"], {{}}, Path(".")) as child:
             print(child.pid, flush=True)
             list(child.lines())
     """

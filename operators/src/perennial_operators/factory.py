@@ -59,6 +59,8 @@ def build(catalogue: Catalogue) -> Built:
     for pipeline in catalogue.pipelines:
         try:
             both = (_training_dag(pipeline), _data_dag(pipeline))
+            for dag in both:
+                dag.validate()  # type: ignore[no-untyped-call]  # Airflow does so later, and then blames the file and all that is in it
         except Exception as error:  # whatever Airflow has against one pipeline must not take the others away
             broken.append(Broken(pipeline.folder, _as_ours(error, pipeline)))
         else:

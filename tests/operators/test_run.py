@@ -1,0 +1,106 @@
+"""Whole runs of a DAG in a real Airflow (`dag.test`, SQLite), every step a real process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.models.dagrun import DagRun
+from airflow.sdk import DAG
+from airflow.utils.db import initdb
+from airflow.utils.session import create_session
+from airflow.utils.state import DagRunState
+
+from perennial_operators import build_dags
+
+Install = Callable[[str], None]
+STORY = """
+    import pathlib
+    log = pathlib.Path(os.environ["STORY"])
+    with log.open("a") as file:
+        file.write(json.dumps({"step": request.step, "inputs": request.inputs, "params": request.params}) + "\\n")
+    share = request.params.get("share")
+    if os.environ.get("FAILS") == f"{request.step} {share}" or os.environ.get("FAILS") == request.step:
+        done("fail", failure="as told")
+    outputs = {"model_version": "7"} if request.step == "train" else {"share": share} if share else {}
+    done(outputs=outputs)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _database() -> None:
+    initdb()
+
+
+@pytest.fixture
+def dag(
+    airflow_dags: Path, write_pipeline: Any, steps_that: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> DAG:
+    monkeypatch.setenv("STORY", str(tmp_path / "story"))
+    steps_that(STORY)
+    return build_dags(write_pipeline(root=airflow_dags / "pipelines").parent)["churn"]
+
+
+def run(dag: DAG) -> tuple[DagRun, dict[str, str]]:
+    found = dag.test()
+    with create_session() as session:
+        return found, {ti.task_id: str(ti.state) for ti in found.get_task_instances(session=session)}
+
+
+def story(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tmp_path / "story").read_text().splitlines()]
+
+
+def test_all_goes_well(dag: DAG, tmp_path: Path) -> None:
+    found, states = run(dag)
+    assert found.state == DagRunState.SUCCESS
+    assert {task_id for task_id, state in states.items() if state != "success"} == {"stopped", "rollback"}
+    told = story(tmp_path)
+    assert [(one["step"], one["params"].get("share")) for one in told] == [
+        ("ingest", None),
+        ("validate", None),
+        ("train", None),
+        ("evaluate", None),
+        ("deploy", 0.1),
+        ("analyse", 0.1),
+        ("deploy", 0.5),
+        ("analyse", 0.5),
+        ("promote", None),
+    ]
+    last = told[-1]["inputs"]
+    assert set(last) == {"ingest", "validate", "train", "evaluate", "deploy", "analyse"}
+    assert last["train"] == {"model_version": "7"}
+    assert last["deploy"] == {"share": 0.5}
+
+
+def test_a_failed_analysis_is_rolled_back_and_the_run_fails(
+    dag: DAG, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAILS", "analyse 0.5")
+    found, states = run(dag)
+    assert found.state == DagRunState.FAILED
+    assert (states["analyse_50"], states["promote"], states["rollback"]) == ("failed", "upstream_failed", "success")
+    told = story(tmp_path)
+    assert [one["step"] for one in told][-2:] == ["analyse", "rollback"]
+    assert told[-1]["inputs"]["deploy"] == {"share": 0.5}
+
+
+def test_a_deployment_that_fails_at_once_is_rolled_back_too(
+    dag: DAG, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAILS", "deploy 0.1")
+    found, states = run(dag)
+    assert (found.state, states["rollback"]) == (DagRunState.FAILED, "success")
+
+
+def test_a_failed_gate_deploys_nothing_and_rolls_nothing_back(
+    dag: DAG, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAILS", "evaluate")
+    found, states = run(dag)
+    assert found.state == DagRunState.FAILED
+    assert (states["evaluate"], states["deploy_10"], states["rollback"]) == ("failed", "upstream_failed", "skipped")
+    assert [one["step"] for one in story(tmp_path)] == ["ingest", "validate", "train", "evaluate"]
