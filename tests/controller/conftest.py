@@ -1,18 +1,18 @@
-"""Real PostgreSQL, real MLflow, real HTTP; only Airflow is a fake here: the real one is exercised by the loop tests."""
+"""Real PostgreSQL and real HTTP. Airflow is a fake here, for the loop tests exercise the real one; so is the registry, which
+`test_registry.py` holds against a real MLflow."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -101,13 +101,15 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     )
     port = free_port()
     options = ["-h", "127.0.0.1", "-p", str(port), "-k", folder, "-c", "fsync=off", "-c", "log_min_messages=fatal"]
-    server = subprocess.Popen([POSTGRES_BIN_PATH / "postgres", "-D", data, *options], user=user, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [POSTGRES_BIN_PATH / "postgres", "-D", data, *options], user=user, stderr=subprocess.DEVNULL
+    )
     running = Postgres(port)
     try:
         wait_for(lambda: _answers(running), "PostgreSQL")
         yield running
     finally:
-        server.send_signal(signal.SIGINT)  # fast shutdown
+        server.send_signal(signal.SIGQUIT)  # at once: nothing is kept
         server.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -279,76 +281,63 @@ def airflow() -> Iterator[FakeAirflow]:
         yield fake
 
 
-# -- a real registry --
-
-
-@pytest.fixture(scope="session")
-def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real MLflow server on SQLite."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder)]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        wait_for(lambda: _healthy(url + "/health"), "MLflow", 120)
-        yield url
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
-
-
-def _healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
+# -- a fake registry; test_registry.py holds it against a real MLflow --
 
 
 @dataclass
-class RealRegistry:
-    """The registry, written to as a training would."""
+class FakeRegistry:
+    """Answers the two questions that the controller asks MLflow, and misbehaves on request."""
 
-    url: str
+    url: str = ""
+    versions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    champions: dict[str, str] = field(default_factory=dict)
+    misbehave: Callable[[], Response | None] = lambda: None
 
-    def post(self, path: str, body: dict[str, Any], method: str = "POST") -> dict[str, Any]:
-        response = httpx.request(method, f"{self.url}/api/2.0/mlflow{path}", json=body, timeout=30)
-        response.raise_for_status()
-        return dict(response.json())
+    def app(self) -> Starlette:
+        api = "/api/2.0/mlflow"
+        return Starlette(
+            routes=[
+                Route(f"{api}/registered-models/alias", self._alias),
+                Route(f"{api}/model-versions/search", self._search),
+            ]
+        )
 
     def register(self, name: str, data_version: int | None, run_key: str = "run", champion: bool = False) -> str:
-        try:
-            self.post("/registered-models/create", {"name": name})
-        except httpx.HTTPStatusError as error:
-            if "ALREADY_EXISTS" not in error.response.text:
-                raise
-        tags = [{"key": "perennial.run_key", "value": run_key}]
-        tags += [{"key": "perennial.data_version", "value": str(data_version)}] if data_version is not None else []
-        made = self.post("/model-versions/create", {"name": name, "source": "s3://nowhere", "tags": tags})
-        version = str(made["model_version"]["version"])
+        versions = self.versions.setdefault(name, [])
+        version = str(len(versions) + 1)
+        tags = {"perennial.run_key": run_key}
+        tags |= {"perennial.data_version": str(data_version)} if data_version is not None else {}
+        versions.append({"name": name, "version": version, "tags": [{"key": k, "value": v} for k, v in tags.items()]})
         if champion:
-            self.post("/registered-models/alias", {"name": name, "alias": "champion", "version": version})
+            self.champions[name] = version
         return version
+
+    async def _alias(self, request: Request) -> Response:
+        if wrong := self.misbehave():
+            return wrong
+        name, alias = request.query_params["name"], request.query_params["alias"]
+        if name not in self.versions:
+            return JSONResponse({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Registered Model not found"}, 404)
+        if alias != "champion" or name not in self.champions:
+            return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": "alias not found"}, 400)
+        return JSONResponse({"model_version": self.versions[name][int(self.champions[name]) - 1]})
+
+    async def _search(self, request: Request) -> Response:
+        if wrong := self.misbehave():
+            return wrong
+        query = r"name = '(.+)' AND tags\.`perennial\.run_key` = '(.+)'"
+        name, run_key = re.fullmatch(query, request.query_params["filter"]).groups()  # type: ignore[union-attr]
+        tag = {"key": "perennial.run_key", "value": run_key}
+        found = [version for version in reversed(self.versions.get(name, [])) if tag in version["tags"]]
+        return JSONResponse({"model_versions": found} if found else {})
 
 
 @pytest.fixture
-def registry(mlflow_url: str) -> RealRegistry:
-    """The session's registry, empty again."""
-    real = RealRegistry(mlflow_url)
-    found = httpx.get(f"{mlflow_url}/api/2.0/mlflow/registered-models/search", timeout=30).json()
-    for model in found.get("registered_models", []):
-        real.post("/registered-models/delete", {"name": model["name"]}, "DELETE")
-    return real
+def registry() -> Iterator[FakeRegistry]:
+    fake = FakeRegistry()
+    with served(fake.app()) as url:
+        fake.url = url
+        yield fake
 
 
 # -- the world around one controller --
@@ -361,7 +350,7 @@ class World:
     folder: Path
     database: Database
     airflow: FakeAirflow
-    registry: RealRegistry
+    registry: FakeRegistry
 
     @property
     def pipelines(self) -> Path:
@@ -421,7 +410,7 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, database: Database, airflow: FakeAirflow, registry: RealRegistry) -> World:
+def world(tmp_path: Path, database: Database, airflow: FakeAirflow, registry: FakeRegistry) -> World:
     (tmp_path / "token").write_text(TOKEN + "\n")
     (tmp_path / "airflow.json").write_text(json.dumps({"username": "controller", "password": "s3cret"}))
     made = World(tmp_path, database, airflow, registry)
@@ -519,11 +508,18 @@ def make_notification() -> Callable[..., dict[str, Any]]:
     return notification
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def waiting() -> Callable[..., Any]:
     return wait_for
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def port() -> int:
+    """A port that nobody listens on, for one server of the session."""
+    return free_port()
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port that nobody listens on."""
     return free_port()

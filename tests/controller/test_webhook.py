@@ -75,7 +75,9 @@ async def test_one_moment_in_two_time_zones_is_one_event(world: Any, make_alert:
     assert first == second
 
 
-async def test_an_alert_that_does_not_ask_for_a_retraining_is_recorded_and_starts_nothing(world: Any, make_alert: Any) -> None:
+async def test_an_alert_that_does_not_ask_for_a_retraining_is_recorded_and_starts_nothing(
+    world: Any, make_alert: Any
+) -> None:
     world.validated("flights", 3)
     async with world.controller() as client:
         (id,) = (await client.alert(make_alert(action="none"))).json()["decisions"]
@@ -84,7 +86,9 @@ async def test_an_alert_that_does_not_ask_for_a_retraining_is_recorded_and_start
     assert client.airflow.posts == []
 
 
-async def test_an_alert_on_no_pipeline_of_ours_starts_nothing_and_makes_no_series_of_its_own(world: Any, make_alert: Any) -> None:
+async def test_an_alert_on_no_pipeline_of_ours_starts_nothing_and_makes_no_series_of_its_own(
+    world: Any, make_alert: Any
+) -> None:
     async with world.controller() as client:
         (id,) = (await client.alert(make_alert(pipeline="boats"))).json()["decisions"]
         row = await client.decided(id, "not_allowed")
@@ -120,7 +124,11 @@ async def test_an_end_that_comes_before_the_alert_itself_starts_nothing(world: A
 
 async def test_without_the_token_nothing_is_taken_or_told(world: Any, make_alert: Any, make_notification: Any) -> None:
     async with world.controller() as client:
-        for header in ({"Authorization": ""}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic correct-horse"}):
+        for header in (
+            {"Authorization": ""},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic correct-horse"},
+        ):
             body = make_notification(make_alert())
             answer = await client.http.post("/api/v1/alerts", json=body, headers=header)
             assert answer.status_code == 401
@@ -133,7 +141,9 @@ async def test_a_new_token_in_the_file_holds_at_once(world: Any) -> None:
     async with world.controller() as client:
         (world.folder / "token").write_text("a-new-secret")
         old = await client.http.get("/api/v1/pipelines/flights/decisions")
-        new = await client.http.get("/api/v1/pipelines/flights/decisions", headers={"Authorization": "Bearer a-new-secret"})
+        new = await client.http.get(
+            "/api/v1/pipelines/flights/decisions", headers={"Authorization": "Bearer a-new-secret"}
+        )
     assert (old.status_code, new.status_code) == (401, 200)
 
 
@@ -147,9 +157,15 @@ def _without(key: str, body: dict[str, Any]) -> dict[str, Any]:
         (lambda body: {**body, "version": "3"}, "version: Input should be '4'"),
         (lambda body: _without("version", body), "version: Field required"),
         (lambda body: {**body, "alerts": []}, "alerts: Tuple should have at least 1 item"),
-        (lambda body: {**body, "alerts": [_without("fingerprint", body["alerts"][0])]}, "alerts.0.fingerprint: Field required"),
+        (
+            lambda body: {**body, "alerts": [_without("fingerprint", body["alerts"][0])]},
+            "alerts.0.fingerprint: Field required",
+        ),
         (lambda body: {**body, "alerts": [{**body["alerts"][0], "startsAt": "soon"}]}, "alerts.0.startsAt: "),
-        (lambda body: {**body, "alerts": [{**body["alerts"][0], "startsAt": "2026-01-01T00:00:00"}]}, "alerts.0.startsAt: "),
+        (
+            lambda body: {**body, "alerts": [{**body["alerts"][0], "startsAt": "2026-01-01T00:00:00"}]},
+            "alerts.0.startsAt: ",
+        ),
         (lambda body: {**body, "alerts": [{**body["alerts"][0], "status": "maybe"}]}, "alerts.0.status: "),
         (lambda body: {**body, "receiver": "\0"}, "the body holds a NUL character"),
         (lambda body: [], "Input should be an object"),
@@ -185,7 +201,9 @@ async def test_a_label_of_any_length_fits(world: Any, make_alert: Any) -> None:
     assert answer.status_code == 200
 
 
-async def test_with_the_ledger_away_alertmanager_is_told_to_come_again_and_nothing_is_lost(world: Any, make_alert: Any) -> None:
+async def test_with_the_ledger_away_alertmanager_is_told_to_come_again_and_nothing_is_lost(
+    world: Any, make_alert: Any
+) -> None:
     world.validated("flights", 3)
     async with world.controller() as client:
         with world.database.away():

@@ -147,7 +147,8 @@ class Controller:
             except Exception:  # a loop that ends would be noticed by nobody
                 log.exception("%s: unexpected", name)
             try:
-                await asyncio.wait_for(wake.wait(), seconds)
+                async with asyncio.timeout(seconds):  # not wait_for: on Python 3.11 it can swallow a cancellation
+                    await wake.wait()
             except TimeoutError:
                 continue
             wake.clear()

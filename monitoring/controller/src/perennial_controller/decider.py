@@ -47,23 +47,22 @@ class Decider:
 
     async def decide_pipeline(self, name: str) -> None:
         """Decide on one pipeline's open events, oldest first. What cannot be decided now stays open, and says why."""
-        try:
-            pipeline = self.specs.get(name)
-            spec, trouble = (pipeline.spec if pipeline else None), ""
-        except PerennialError as error:
-            spec, trouble = None, f"not decided yet: pipeline {name} is broken: {error.what}"
-        facts = Facts()
-        wanted = False
-        if not trouble and spec is not None:
-            # The facts are asked for before the lock is taken, so that a slow registry holds nobody else.
-            wanted = await self._any_needs_facts(name)
-            try:
-                facts = await self.facts.find(name) if wanted else facts
-            except PerennialError as error:
-                trouble = f"not decided yet: {error.what}"
-        found = _Found(spec, facts if wanted else None, trouble)
+        found = await self._find_out(name)
         if await self._decide(name, found):
             self.accepted()
+
+    async def _find_out(self, name: str) -> _Found:
+        """What is needed for decisions on a pipeline, asked for before the lock is taken: a slow registry holds nobody else."""
+        try:
+            pipeline = self.specs.get(name)
+        except PerennialError as error:
+            return _Found(None, None, f"not decided yet: pipeline {name} is broken: {error.what}")
+        if pipeline is None or not await self._any_needs_facts(name):
+            return _Found(pipeline.spec if pipeline else None, None)
+        try:
+            return _Found(pipeline.spec, await self.facts.find(name))
+        except PerennialError as error:
+            return _Found(pipeline.spec, None, f"not decided yet: {error.what}")
 
     async def _any_needs_facts(self, name: str) -> bool:
         async with self.ledger.deciding(name) as deciding:
@@ -89,11 +88,10 @@ class Decider:
 
     def _one(self, entry: Entry, history: History, found: _Found, now: datetime) -> Decision:
         event = entry.event()
-        if found.trouble and (found.spec is None or needs_facts(event)):
+        lacks_facts = found.spec is not None and found.facts is None and needs_facts(event)
+        if found.trouble and (found.spec is None or lacks_facts):
             return Decision(entry.decision, found.trouble, entry.run_id)
-        if found.facts is None and needs_facts(
-            event
-        ):  # it came in after the facts were asked for: the next look has them
+        if lacks_facts:  # it came in after the facts were asked for: the next look has them
             return Decision(entry.decision, entry.reason, entry.run_id)
         return decide(event, history, found.spec, now, found.facts or Facts(), self.expiry)
 
@@ -103,8 +101,10 @@ class _Found:
     """What was found out before the lock was taken."""
 
     spec: PipelineSpec | None
+    """None: there is no such pipeline, or `trouble` says why it cannot be read."""
     facts: Facts | None
-    trouble: str
+    """None: no event needed them, or `trouble` says why they cannot be had."""
+    trouble: str = ""
     """Why something could not be found out; empty when everything was."""
 
     def history_since(self, now: datetime) -> datetime:
