@@ -64,7 +64,10 @@ def make_columns(rows: int, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
 
 def make_label(columns: dict[str, np.ndarray[Any, Any]], seed: int = 0) -> np.ndarray[Any, Any]:
     logit = np.nan_to_num(columns["temperature"]) / 8 - 1 + 1.5 * (columns["city"] == "Oslo")
-    return (np.random.default_rng(seed).random(len(logit)) < 1 / (1 + np.exp(-logit))).astype(float)
+    label: np.ndarray[Any, Any] = (np.random.default_rng(seed).random(len(logit)) < 1 / (1 + np.exp(-logit))).astype(
+        float
+    )
+    return label
 
 
 @pytest.fixture

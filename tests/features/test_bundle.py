@@ -123,7 +123,7 @@ def test_a_model_that_answers_its_own_rows_differently_does_not_load(world: Worl
 
 def test_a_model_whose_code_fails_does_not_load(world: World, tmp_path: Path) -> None:
     with_code(world, tmp_path, "def features(columns):\n    return {'a': 1 / 0}\n").save(tmp_path / "one")
-    with pytest.raises(ModelError, match="cannot answer its own training rows.*ZeroDivisionError"):
+    with pytest.raises(ModelError, match=r"cannot answer its own training rows.*ZeroDivisionError"):
         Bundle.load(tmp_path / "one")
     with_code(world, tmp_path, "def features(columns:\n").save(tmp_path / "two")
     with pytest.raises(ModelError, match="feature code does not load"):

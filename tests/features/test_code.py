@@ -89,7 +89,7 @@ def test_an_exception_in_user_code_is_shown_with_its_own_line(write_features: Wr
 
 def test_a_column_that_is_not_there_is_named_with_the_nearest(write_features: Write) -> None:
     code = returning(write_features, "{'a': columns['ciyt']}")
-    with pytest.raises(FeatureError, match="reads the column 'ciyt'.*did you mean 'city'") as caught:
+    with pytest.raises(FeatureError, match=r"reads the column 'ciyt'.*did you mean 'city'") as caught:
         code.apply(COLUMNS)
     assert "x, city" in caught.value.expected
     assert "sensitive" in caught.value.next
@@ -139,7 +139,8 @@ def test_a_function_of_another_name_is_told(tmp_path: Path) -> None:
 
 def test_two_versions_of_one_file_live_side_by_side(tmp_path: Path) -> None:
     file = tmp_path / "features.py"
-    text = "from dataclasses import dataclass\n\n\n@dataclass\nclass C:\n    x: int = {0}\n\n\ndef features(columns):\n    return {{'a': C().x}}\n"
+    text = "from dataclasses import dataclass\n\n\n@dataclass\nclass C:\n    x: int = {0}\n\n\n"
+    text += "def features(columns):\n    return {{'a': C().x}}\n"
     file.write_text(text.format(1))
     one = load_features(file, "features")
     file.write_text(text.format(2))

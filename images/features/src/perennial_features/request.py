@@ -16,7 +16,7 @@ from perennial_spec.errors import RequestError, nearest
 MAX_ROWS = 100_000
 
 Records = Sequence[Mapping[str, Any]]
-Lists = Mapping[str, Sequence[Any]]
+Lists = Mapping[str, Sequence[Any]] | Mapping[str, Array]
 
 _EXPECTED = {
     "number": "a number",
