@@ -327,3 +327,28 @@ def test_a_shadow_sees_the_traffic_and_never_answers(
     wait(lambda: server.counters(pipeline.name, new).rows == 2, 10)
     assert server.invoke([{**row, "distance": 666.0}], pipeline.name).status_code == 200
     wait(lambda: server.counters(pipeline.name, new).requests.get(("shadow", 500)) == 1, 10)
+
+
+def test_a_pipeline_that_cannot_serve_leaves_the_others_ready(
+    pipeline: Any, mlflow: Any, bundles: Any, serve: Any, row: Any, wait: Any
+) -> None:
+    broken, late = (type(pipeline)(f"{pipeline.name}-{suffix}", mlflow) for suffix in ("b", "c"))
+    for each in (broken, late):
+        mlflow.create(each.name)
+        each.register(bundles["one"])
+    mlflow.post("model-versions/set-tag", name=broken.name, version="1", key=names.TAG_BUNDLE_URI, value="")
+    broken.route({"1": 1.0})
+    pipeline.route({pipeline.register(bundles["one"]): 1.0})
+    server = serve(pipeline, broken, late)
+    assert server.invoke([row], pipeline.name).status_code == 200
+    assert server.invoke([row], broken.name).status_code == 503
+    assert server.http.get(f"/v2/models/{broken.name}/ready").status_code == 503
+    ready: list[int] = []
+    late.route({"1": 1.0})
+
+    def answers() -> bool:
+        ready.append(server.http.get("/v2/health/ready").status_code)
+        return bool(server.invoke([row], late.name).status_code == 200)
+
+    wait(answers, 30)
+    assert set(ready) == {200}

@@ -71,7 +71,8 @@ def test_sigterm_finishes_running_requests_writes_the_log_and_exits_0(
         process.send_signal(signal.SIGTERM)
         # While load balancers find out, it answers, and says that it is about to leave.
         wait(lambda: client.get("/v2/health/ready").status_code == 503, 10)
-        assert client.post("/invocations", json={"inputs": row}).status_code == 200
+        answer = client.post("/invocations", json={"inputs": row})
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
     assert process.wait(30) == 0
     reader.join()
     assert DeltaTable(f"{tmp_path}/store/{pipeline.name}/{logs.PREDICTIONS}").to_pyarrow_table().num_rows == 21

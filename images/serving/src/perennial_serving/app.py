@@ -106,6 +106,8 @@ class App:
         headers = {VERSION_HEADER: ",".join(answer.distinct)}
         if rows.count == 1:
             headers[ID_HEADER] = answer.ids[0]
+        if self.fleet.draining:
+            headers["Connection"] = "close"  # the client comes back by another connection, to another server
         response = json_response(respond(answer), 200, headers)
         seconds = time.perf_counter() - start
         for model in answered.models:
@@ -156,7 +158,7 @@ class App:
         return json_response({"live": True})
 
     async def ready(self, request: Request) -> Response:
-        """Every routed pipeline has its versions loaded, and the server is not about to leave."""
+        """Whether to send requests here; see `Fleet.ready`."""
         value: dict[str, Any] = {"ready": self.fleet.ready}
         if self.fleet.waiting:
             value["waiting"] = sorted(self.fleet.waiting)

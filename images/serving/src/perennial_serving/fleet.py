@@ -103,12 +103,25 @@ class Fleet:
     registry_up: bool = False
     settled: bool = False
     """The registry, or the disk, has said what is to be served."""
+    started: bool = False
+    """Once, every pipeline had its versions loaded or refused."""
     draining: bool = False
 
     @property
     def ready(self) -> bool:
-        """Every routed pipeline can answer, and the server is not about to leave."""
-        return self.settled and not self.waiting and not self.draining
+        """Whether load balancers should send requests.
+
+        At first only when every routed pipeline has its versions loaded. A pipeline that comes later, or whose only version is refused,
+        does not take the others down with it: only it is not ready (`need`). Not ready again when nothing can answer, and before the end.
+        """
+        return self.started and not self.draining and bool(self.served or not self.waiting)
+
+    def settle(self, waiting: Mapping[str, str]) -> None:
+        """Take note of which pipelines cannot answer yet, and why."""
+        self.waiting = waiting
+        self.settled = self.settled or self.registry_up or bool(self.served)
+        refused = {name for name, _ in self.refused}
+        self.started = self.started or (self.settled and waiting.keys() <= refused)
 
     def need(self, name: str) -> Served:
         """The pipeline, able to answer.

@@ -27,6 +27,7 @@ from perennial_spec.route import Route
 log = logging.getLogger(__name__)
 Key = tuple[str, str]
 _MAX_RETRY_SECONDS = 60.0
+_STOP_SECONDS = 2.0
 _RANDOM = random.Random()  # noqa: S311 (no secret)
 
 
@@ -52,11 +53,11 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; waits for a call to the registry that is under way."""
+        """End the thread; does not wait long for a call to the registry that is under way."""
         self._stop.set()
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(self._settings.registry_timeout * 2)
+            self._thread.join(_STOP_SECONDS)
         self._loaders.shutdown(wait=False, cancel_futures=True)
         self._registry.close()
 
@@ -108,8 +109,7 @@ class Follower:
         for name, listing in self._wanted.items():
             if reason := self._settle_one(name, listing):
                 waiting[name] = reason
-        self._fleet.waiting = waiting
-        self._fleet.settled = self._fleet.settled or self._fleet.registry_up or bool(self._fleet.served)
+        self._fleet.settle(waiting)
 
     def _settle_one(self, name: str, listing: Listing) -> str:
         """Load what is missing and put the route in force when it can be. The reason why nothing is in force, if so."""

@@ -53,11 +53,11 @@ class Parts:
         self.follower.start()
 
     def stop(self) -> None:
-        """After the last answer: first whoever writes the log, then the log."""
-        self.follower.stop()
+        """After the last answer. The log comes before the registry: a registry that hangs must not cost rows."""
         self.engine.close()
         if self.prediction_log is not None:
             self.prediction_log.stop(self.settings.shutdown_seconds)
+        self.follower.stop()
 
 
 def assemble(platform: Platform, settings: Settings) -> Parts:

@@ -60,7 +60,7 @@ class Settings:
 
     drain_seconds: float = 0.0
     """After SIGTERM, keep answering (and report not ready) this long, until load balancers have noticed."""
-    shutdown_seconds: float = 10.0
+    shutdown_seconds: float = 8.0
     """Then wait at most this long for running requests, and as long again for the log to be written."""
 
     @classmethod
