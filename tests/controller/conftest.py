@@ -126,10 +126,13 @@ def _answers(postgres: Postgres) -> bool:
 
 @pytest.fixture
 def database(postgres: Postgres) -> Database:
-    """An empty database of one's own."""
-    name = f"ledger_{uuid.uuid4().hex[:12]}"
-    postgres.run(f"CREATE DATABASE {name} STRATEGY file_copy")
-    return Database(postgres, name)
+    """The session's database, empty again."""
+    empty = Database(postgres, "ledger")
+    if not postgres.run("SELECT 1 FROM pg_database WHERE datname = 'ledger'"):
+        postgres.run("CREATE DATABASE ledger")
+    empty.run("DROP SCHEMA public CASCADE")
+    empty.run("CREATE SCHEMA public")
+    return empty
 
 
 @dataclass

@@ -1,0 +1,307 @@
+"""The policy as a table, and what must hold for every history."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perennial_controller.policy import (
+    HELD,
+    TRIGGER_OF,
+    DecisionKind,
+    Event,
+    Facts,
+    History,
+    Run,
+    decide,
+    needs_facts,
+)
+from perennial_spec import names
+from perennial_spec.pipeline import PipelineSpec
+
+NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+NEW_DATA = Facts(validated_version=5, champion_version="2", champion_data_version=3)
+DRIFT = Event("alert", "flights", names.ALERT_FEATURE_DRIFT, "retrain", last_seen=NOW)
+PERSON = Event("person", "flights")
+DATA = Event("data", "flights")
+
+
+def spec(**retraining: Any) -> PipelineSpec:
+    return PipelineSpec.model_validate(
+        {
+            "apiVersion": "perennial/v1",
+            "name": "flights",
+            "owner": {"team": "ops", "contact": "ops@example.com"},
+            "data": {"sources": {"f": "f.parquet"}, "timestamp": "at", "entity": "id", "label": {"column": "late"}},
+            "model": {"kind": "xgboost.classifier"},
+            "evaluation": {"metric": "roc_auc", "gates": [{"metric": "roc_auc", "min": 0.6}]},
+            "retraining": {"on": ["drift"], "cooldown": "6h", "budget": {"runs": 2, "per": "1d"}, **retraining},
+        }
+    )
+
+
+def ran(hours_ago: float, active: bool = False, dag: str = "flights", delivered: bool = True) -> Run:
+    return Run(dag, f"run-{hours_ago:g}", NOW - hours_ago * HOUR, active, delivered)
+
+
+def alert(name: str = names.ALERT_FEATURE_DRIFT, **changes: Any) -> Event:
+    return Event(
+        **{"kind": "alert", "pipeline": "flights", "alert": name, "action": "retrain", "last_seen": NOW, **changes}
+    )
+
+
+TABLE: list[tuple[str, Event, History, Facts, DecisionKind, str]] = [
+    (
+        "drift and new data",
+        DRIFT,
+        History(),
+        NEW_DATA,
+        DecisionKind.ACCEPTED,
+        "version 5 passed validation, newer than 3",
+    ),
+    (
+        "the very first model",
+        DRIFT,
+        History(),
+        Facts(validated_version=0),
+        DecisionKind.ACCEPTED,
+        "version 0 passed validation, and there is no champion yet",
+    ),
+    (
+        "prediction drift is drift",
+        alert(names.ALERT_PREDICTION_DRIFT),
+        History(),
+        NEW_DATA,
+        DecisionKind.ACCEPTED,
+        "drift: ",
+    ),
+    (
+        "a trigger that the spec does not name",
+        alert(names.ALERT_QUALITY),
+        History(),
+        NEW_DATA,
+        DecisionKind.NOT_ALLOWED,
+        "quality does not start a retraining here: retraining.on is drift",
+    ),
+    (
+        "an alert that is no trigger",
+        alert("DiskFull"),
+        History(),
+        NEW_DATA,
+        DecisionKind.NOT_ALLOWED,
+        "'DiskFull' is not an alert that retrains; those are PerennialFeatureDrift, PerennialPredictionDrift",
+    ),
+    (
+        "no retraining asked for",
+        alert(action="rollback"),
+        History(),
+        NEW_DATA,
+        DecisionKind.IGNORED,
+        "action is 'rollback'",
+    ),
+    ("no action at all", alert(action=None), History(), NEW_DATA, DecisionKind.IGNORED, "action is 'not set'"),
+    (
+        "the alert has ended",
+        alert(resolved=True),
+        History(),
+        NEW_DATA,
+        DecisionKind.RESOLVED,
+        "ended before it started a run",
+    ),
+    (
+        "no copy for a day",
+        alert(last_seen=NOW - 25 * HOUR),
+        History(),
+        NEW_DATA,
+        DecisionKind.RESOLVED,
+        "no copy of the alert came since 2026-05-31 11:00:00 UTC; after 1d it is taken as ended",
+    ),
+    (
+        "a run is active",
+        DRIFT,
+        History((ran(30, active=True),)),
+        NEW_DATA,
+        DecisionKind.MERGED,
+        "run run-30, accepted 2026-05-31 06:00:00 UTC, has not finished",
+    ),
+    (
+        "a data run is active",
+        DRIFT,
+        History((ran(1, True, "flights.data"),)),
+        NEW_DATA,
+        DecisionKind.ACCEPTED,
+        "drift: ",
+    ),
+    (
+        "within the cooldown",
+        DRIFT,
+        History((ran(2),)),
+        NEW_DATA,
+        DecisionKind.COOLING_DOWN,
+        "retraining.cooldown is 6h, so no alert starts one before 2026-06-01 16:00:00 UTC",
+    ),
+    ("the cooldown's last moment has passed", DRIFT, History((ran(6),)), NEW_DATA, DecisionKind.ACCEPTED, "drift: "),
+    (
+        "the budget is spent",
+        DRIFT,
+        History((ran(7), ran(20))),
+        NEW_DATA,
+        DecisionKind.OVER_BUDGET,
+        "2 runs since 2026-05-31 16:00:00 UTC; retraining.budget is 2 per 1d, so no alert starts one before 2026-06-01 16:00:00 UTC",
+    ),
+    ("an old run is out of the budget", DRIFT, History((ran(7), ran(24))), NEW_DATA, DecisionKind.ACCEPTED, "drift: "),
+    (
+        "nothing validated",
+        DRIFT,
+        History(),
+        Facts(),
+        DecisionKind.WAITING_FOR_DATA,
+        "no version of the data has passed",
+    ),
+    (
+        "the champion knows the newest data",
+        DRIFT,
+        History(),
+        Facts(3, "2", 3),
+        DecisionKind.WAITING_FOR_DATA,
+        "data version 3 is the newest that passed validation, and the champion (version 2) was trained on 3",
+    ),
+    (
+        "a challenger that lost knows the newest data",
+        DRIFT,
+        History((ran(7),), tried_data_version=5),
+        NEW_DATA,
+        DecisionKind.WAITING_FOR_DATA,
+        "data version 5 is the newest that passed validation, and a model was already trained on 5",
+    ),
+    ("a foreign champion", DRIFT, History(), Facts(3, "2", None), DecisionKind.ACCEPTED, "version 3 passed validation"),
+    (
+        "a person is not held by the cooldown",
+        PERSON,
+        History((ran(1), ran(2), ran(3))),
+        Facts(),
+        DecisionKind.ACCEPTED,
+        "a person",
+    ),
+    (
+        "a person is held by a run",
+        PERSON,
+        History((ran(1, True),)),
+        Facts(),
+        DecisionKind.MERGED,
+        "run run-1, accepted",
+    ),
+    ("new data", DATA, History((ran(1, True),)), Facts(), DecisionKind.ACCEPTED, "new data was announced"),
+    (
+        "data while a data run works",
+        DATA,
+        History((ran(1, True, "flights.data"),)),
+        Facts(),
+        DecisionKind.ACCEPTED,
+        "new data",
+    ),
+    (
+        "data while a data run waits to start",
+        DATA,
+        History((ran(1, True, "flights.data", delivered=False),)),
+        Facts(),
+        DecisionKind.MERGED,
+        "run run-1 has not started yet and will find this data",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("event", "history", "facts", "kind", "words"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
+)
+def test_decision(event: Event, history: History, facts: Facts, kind: DecisionKind, words: str) -> None:
+    decision = decide(event, history, spec(), NOW, facts)
+    assert decision.kind == kind
+    assert words in decision.reason
+
+
+def test_stale_data_retrains_without_new_data_for_the_run_itself_looks_for_some() -> None:
+    stale = alert(names.ALERT_DATA_STALE)
+    assert not needs_facts(stale)
+    assert decide(stale, History(), spec(on=["freshness"]), NOW, Facts()).kind == DecisionKind.ACCEPTED
+
+
+@pytest.mark.parametrize("event", [DRIFT, PERSON, DATA])
+def test_no_event_starts_a_run_of_a_pipeline_that_does_not_exist(event: Event) -> None:
+    decision = decide(event, History(), None, NOW, NEW_DATA)
+    assert (decision.kind, decision.reason) == (DecisionKind.NOT_ALLOWED, "there is no pipeline named 'flights'")
+
+
+def test_a_merged_event_names_the_run() -> None:
+    assert decide(PERSON, History((ran(1, True),)), spec(), NOW, Facts()).run_id == "run-1"
+
+
+runs = st.builds(
+    ran,
+    st.floats(0, 100),
+    st.booleans(),
+    st.sampled_from(["flights", "flights.data"]),
+    st.booleans(),
+)
+histories = st.builds(History, st.lists(runs, max_size=8).map(tuple), st.none() | st.integers(0, 9))
+facts_ = st.builds(Facts, st.none() | st.integers(0, 9), st.just("1"), st.none() | st.integers(0, 9))
+alerts = st.builds(
+    alert,
+    st.sampled_from([*TRIGGER_OF, "Other"]),
+    action=st.sampled_from(["retrain", "none", None]),
+    resolved=st.booleans(),
+    last_seen=st.floats(0, 48).map(lambda hours: NOW - hours * HOUR),
+)
+specs = st.builds(
+    lambda on, cooldown, runs, per: spec(on=on, cooldown=f"{cooldown}h", budget={"runs": runs, "per": f"{per}h"}),
+    st.lists(st.sampled_from(["drift", "quality", "freshness"]), unique=True),
+    st.integers(0, 48),
+    st.integers(1, 5),
+    st.integers(1, 48),
+)
+
+
+@given(event=alerts, history=histories, spec=specs, facts=facts_)
+def test_an_alert_never_starts_a_run_against_the_policy(
+    event: Event, history: History, spec: PipelineSpec, facts: Facts
+) -> None:
+    decision = decide(event, history, spec, NOW, facts)
+    trainings = [run for run in history.runs if run.dag_id == "flights"]
+    if decision.kind == DecisionKind.ACCEPTED:
+        assert event.action == "retrain"
+        assert not event.resolved
+        assert TRIGGER_OF[event.alert or ""] in spec.retraining.on
+        assert not any(run.active for run in trainings)
+        assert all(run.accepted_at + spec.retraining.cooldown <= NOW for run in trainings)
+        assert (
+            sum(run.accepted_at > NOW - spec.retraining.budget.per for run in trainings) < spec.retraining.budget.runs
+        )
+    assert decision.reason
+    assert decision.kind not in (DecisionKind.RECEIVED, DecisionKind.DUPLICATE)
+
+
+@given(event=alerts, history=histories, spec=specs, facts=facts_)
+def test_an_alert_that_is_held_back_starts_a_run_once_nothing_holds_it(
+    event: Event, history: History, spec: PipelineSpec, facts: Facts
+) -> None:
+    decision = decide(event, history, spec, NOW, facts)
+    if decision.kind in HELD:
+        later = NOW + timedelta(days=30)
+        over = History(
+            tuple(Run(r.dag_id, r.run_id, r.accepted_at, False) for r in history.runs), history.tried_data_version
+        )
+        still = Event(event.kind, event.pipeline, event.alert, event.action, last_seen=later)
+        assert decide(still, over, spec, later, Facts(99, "1", 3)).kind == DecisionKind.ACCEPTED
+
+
+@given(history=histories, spec=specs, moment=st.floats(0, 0.5))
+def test_the_reason_changes_only_with_the_decision(history: History, spec: PipelineSpec, moment: float) -> None:
+    now = decide(DRIFT, history, spec, NOW, NEW_DATA)
+    soon = decide(DRIFT, history, spec, NOW + timedelta(seconds=moment), NEW_DATA)
+    if now.kind == soon.kind and now.kind != DecisionKind.OVER_BUDGET:
+        assert now == soon
