@@ -65,9 +65,9 @@ class Airflow:
         tasks = [_task(row) for row in found["task_instances"]] if found else []
         return sorted(tasks, key=lambda task: (task.start is None, task.start.timestamp() if task.start else 0.0))
 
-    def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        """What a task returned, or None."""
-        found = self._get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value")
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        """What a task returned, or left under another key; None when it did not."""
+        found = self._get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}")
         value = found["value"] if found else None
         return json.loads(value) if isinstance(value, str) else value
 

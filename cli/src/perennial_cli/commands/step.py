@@ -33,6 +33,7 @@ def command(
     """
     import getpass
     import os
+    from dataclasses import replace
     from datetime import UTC, datetime
     from pathlib import Path
 
@@ -71,7 +72,7 @@ def command(
     if dry_run:
         typer.echo(request.model_dump_json(indent=2))
         return
-    platform = connection.load()
+    platform = replace(connection.load(), pipelines_dir=str(catalogue.root))  # the files that the request was made from
     os.environ.update(platform.to_environment())  # sources and libraries read theirs from the environment
     from perennial_steps.progress import log_to_stderr
     from perennial_steps.runner import run_step

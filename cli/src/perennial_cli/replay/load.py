@@ -33,8 +33,9 @@ def load_events(pipeline: Pipeline, lake: Path, *, start: datetime, end: datetim
     data = pipeline.spec.data
     environment = os.environ | {"PERENNIAL_LAKE": str(lake)}
     resources = pipeline.spec.step_resources("ingest")
-    with open_duckdb(resources) as connection, query_errors(pipeline, resources):
-        for location in locate(pipeline, environment):
+    locations = locate(pipeline, environment)
+    with open_duckdb(resources) as connection, query_errors(connection, pipeline, locations):
+        for location in locations:
             attach(connection, location)
         define_query(connection, pipeline)
         relation = connection.execute(

@@ -1,0 +1,65 @@
+"""Makes the README's pictures from the demonstration that is running: `make demo && make screenshots`.
+
+Needs Chromium (Debian: apt-get install chromium). Pictures go to docs/pictures/.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+from rich.console import Console
+
+from perennial_cli.clients.controller import Controller
+from perennial_cli.demo.legs import Summary
+from perennial_cli.demo.run import SUMMARY
+from perennial_cli.demo.screen import summary_table
+from perennial_cli.embedded import connection
+from perennial_cli.embedded.home import find_home
+from perennial_spec.platform import Platform
+
+PICTURES = Path(__file__).parent / "pictures"
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+def summary_picture() -> None:
+    """The summary table of the last demonstration as an SVG."""
+    console = Console(record=True, width=118, force_terminal=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(summary_table(Summary.load(find_home().path / SUMMARY)))
+    console.save_svg(str(PICTURES / "demo.svg"), title="make demo")
+
+
+def airflow_picture(page: Page, platform: Platform) -> None:
+    """The retraining run that the drift alert started."""
+    decisions = Controller(platform).decisions("flight-delays")
+    run = next(d for d in decisions if d.kind == "alert" and d.decision == "accepted" and d.run_id)
+    credentials = json.loads(Path(platform.need("airflow_credentials_file")).read_text())
+    page.goto(f"{platform.airflow_url}/auth/login")
+    page.fill('input[name="username"]', credentials["username"])
+    page.fill('input[name="password"]', credentials["password"])
+    page.keyboard.press("Enter")
+    page.wait_for_load_state("networkidle")
+    page.goto(f"{platform.airflow_url}/dags/{run.dag_id}/runs/{run.run_id}")
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(3000)  # the page draws its table after its last request
+    page.screenshot(path=str(PICTURES / "airflow.png"))
+
+
+def main() -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.exit("error: no Chromium on the PATH\n  next: apt-get install chromium")
+    PICTURES.mkdir(exist_ok=True)
+    summary_picture()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        airflow_picture(browser.new_page(viewport={"width": 1400, "height": 900}), connection.load())
+        browser.close()
+    print("\n".join(str(file) for file in sorted(PICTURES.iterdir())))
+
+
+if __name__ == "__main__":
+    main()
