@@ -34,12 +34,14 @@ class StartProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
+        self._state: PlatformState | None = None
         self._last: dict[str, str] = {}
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._live = Live(console=self._console, refresh_per_second=8, transient=True)
+            # Twice a second: drawing competes with the parts for two cores.
+            self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=2, transient=True)
             self._live.start()
         return self
 
@@ -52,12 +54,16 @@ class StartProgress:
     def __call__(self, state: PlatformState) -> None:
         if not self._last and state.healthy:
             return
+        self._state = state
         if self._live:
-            self._live.update(table(state))
+            return
         for part in state.parts:
             if part.status != self._last.get(part.name) and part.status != "waiting":
                 self._say(part)
             self._last[part.name] = part.status
+
+    def _draw(self) -> Table | str:
+        return table(self._state) if self._state else "starting the supervisor"
 
     def _say(self, part: PartState) -> None:
         waited = time.monotonic() - self._began
