@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perennial_spec.errors import PlatformError
+from perennial_spec.errors import BatchError, PlatformError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,7 @@ def read_state(uri: str) -> State:
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
-    with _store_errors(uri):
+    with store_errors(uri):
         try:
             table = DeltaTable(uri)
         except TableNotFoundError:
@@ -134,7 +134,7 @@ def commit(state: State, rows: Any, ledger: Ledger, partition: str | None) -> No
     from deltalake import CommitProperties, DeltaTable, write_deltalake
     from deltalake.exceptions import CommitFailedError, DeltaError
 
-    with _store_errors(state.uri):
+    with store_errors(state.uri):
         if not state.exists and "://" not in state.uri:
             Path(state.uri).mkdir(parents=True, exist_ok=True)
         try:
@@ -165,13 +165,22 @@ def read_window(
     """Rows of one version whose timestamp is after `since`, without the partition column; other partitions and files are not read.
 
     Raises:
-        PlatformError: the store does not answer, or no longer has this version.
+        BatchError: there is no such table or version.
+        PlatformError: the store does not answer.
     """
     from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError, TableNotFoundError
     from pyarrow import dataset
 
-    with _store_errors(uri):
-        data = DeltaTable(uri, version=version).to_pyarrow_dataset()
+    with store_errors(uri):
+        try:
+            data = DeltaTable(uri, version=version).to_pyarrow_dataset()
+        except (TableNotFoundError, DeltaError) as error:
+            if isinstance(error, TableNotFoundError) or "version" in str(error).lower():
+                raise BatchError(
+                    f"there is no version {version} of the data", where=uri, next="land it first: perennial step ingest"
+                ) from None
+            raise
         wanted = columns or [name for name in data.schema.names if name != PARTITION]
         condition = None if since is None else dataset.field(timestamp) > since
         return data.to_table(columns=wanted, filter=condition)
@@ -184,7 +193,12 @@ def totals(partitions: Mapping[str, Partition]) -> tuple[int, str, str]:
 
 
 @contextmanager
-def _store_errors(uri: str) -> Iterator[None]:
+def store_errors(uri: str) -> Iterator[None]:
+    """What the store says, as errors for people.
+
+    Raises:
+        PlatformError: it is full or away.
+    """
     from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
     try:
