@@ -42,7 +42,11 @@ FEATURES = """\
 def features(columns):
     return {"rain": columns["rain"], "load": columns["load"], "city": columns["city"]}
 """
-GATES = ("{metric: roc_auc, min: 0.6}", "{against: champion, min_gain: 0.0}", "{slice: group, metric: roc_auc, min: 0.5}")
+GATES = (
+    "{metric: roc_auc, min: 0.6}",
+    "{against: champion, min_gain: 0.0}",
+    "{slice: group, metric: roc_auc, min: 0.5}",
+)
 
 
 def make_table(rows: int = 3000, seed: int = 0, *, days: int = 100, slope: float = 2.0) -> pa.Table:

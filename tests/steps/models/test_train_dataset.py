@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,12 @@ import pyarrow.compute as pc
 import pytest
 
 from perennial_spec.data import Data
-from perennial_spec.errors import BatchError, SourceError
-from perennial_spec.model import Split
+from perennial_spec.errors import BatchError, PlatformError
+from perennial_spec.model import ModelKind, Split
 from perennial_steps.training.dataset import assemble, divide, typed
 from perennial_steps.training.table import read_window
 
-KIND = "xgboost.classifier"
+KIND: ModelKind = "xgboost.classifier"
 
 
 def data_of(**changes: Any) -> Data:
@@ -67,7 +68,11 @@ def test_rows_without_label_are_left_out_and_rows_are_in_the_order_of_time(trips
         (pa.array(["a", None]), "object", ["a", None]),
         (pa.array(["a", None, "a"]).dictionary_encode(), "object", ["a", None, "a"]),
         (pa.array([19000, None], pa.date32()), "datetime64[us]", ["2022-01-08", "NaT"]),
-        (pa.array([0, 10**9], pa.timestamp("ns", "Europe/Oslo")), "datetime64[us]", ["1970-01-01", "1970-01-01T00:00:01"]),
+        (
+            pa.array([0, 10**9], pa.timestamp("ns", "Europe/Oslo")),
+            "datetime64[us]",
+            ["1970-01-01", "1970-01-01T00:00:01"],
+        ),
     ],
 )
 def test_arrow_types_become_the_types_of_the_feature_contract(column: pa.Array, dtype: str, values: list[Any]) -> None:
@@ -108,12 +113,25 @@ def test_the_version_is_the_one_that_was_asked_for(offline_lab: Any, trips: pa.T
 
 
 def test_a_table_or_version_that_is_not_there_is_told(offline_lab: Any, trips: pa.Table) -> None:
-    with pytest.raises(SourceError, match="there is no Delta table") as caught:
+    with pytest.raises(BatchError, match="there is no version 0 of the data") as caught:
         read_window(offline_lab.uri, 0, data_of())
     assert caught.value.where == offline_lab.uri
     offline_lab.land(trips)
-    with pytest.raises(SourceError, match="version 9 of the Delta table cannot be read"):
+    with pytest.raises(BatchError, match="there is no version 9 of the data"):
         read_window(offline_lab.uri, 9, data_of())
+
+
+def test_a_file_that_has_gone_missing_is_the_stores_fault(offline_lab: Any, trips: pa.Table) -> None:
+    version = offline_lab.land(trips)
+    for file in Path(offline_lab.uri).glob("*.parquet"):
+        file.unlink()
+    with pytest.raises(PlatformError, match="the store does not take or give data"):
+        read_window(offline_lab.uri, version, data_of())
+
+
+def test_the_column_that_ingest_partitions_by_is_no_input(offline_lab: Any, trips: pa.Table) -> None:
+    version = offline_lab.land(trips.append_column("_partition", pa.array(["2013"] * len(trips))))
+    assert read_window(offline_lab.uri, version, data_of()).column_names == trips.column_names
 
 
 def test_a_missing_column_is_named_with_the_nearest(offline_lab: Any, trips: pa.Table) -> None:
@@ -198,7 +216,9 @@ def test_rows_of_one_moment_are_never_on_both_sides_of_a_cut(trips: pa.Table) ->
 
 def test_an_empty_part_is_named_with_what_there_is(trips: pa.Table) -> None:
     short = assemble(trips.slice(0, 300), data_of(), KIND)  # ten days
-    with pytest.raises(BatchError, match=r"the train part has no rows: .* from 2013-01-01T00:00:00Z to 2013-01-10") as caught:
+    with pytest.raises(
+        BatchError, match=r"the train part has no rows: .* from 2013-01-01T00:00:00Z to 2013-01-10"
+    ) as caught:
         divide(short, Split(), KIND)
     assert caught.value.where.endswith("validation 1w, holdout 2w")
     gap = pa.concat_tables([trips.slice(0, 2000), trips.slice(2900)])
@@ -206,7 +226,9 @@ def test_an_empty_part_is_named_with_what_there_is(trips: pa.Table) -> None:
         divide(assemble(gap, data_of(), KIND), Split(), KIND)
 
 
-@pytest.mark.parametrize(("part", "start", "stop"), [("train", 0, 2370), ("validation", 2370, 2580), ("holdout", 2580, 3000)])
+@pytest.mark.parametrize(
+    ("part", "start", "stop"), [("train", 0, 2370), ("validation", 2370, 2580), ("holdout", 2580, 3000)]
+)
 def test_a_part_with_one_class_is_named(trips: pa.Table, part: str, start: int, stop: int) -> None:
     late = np.array(trips.column("late").to_pylist())
     late[start:stop] = True

@@ -74,7 +74,7 @@ def run(context: StepContext) -> Outcome:
     Raises:
         ModelError: challenger or champion cannot answer the holdout.
         BatchError: the holdout cannot be judged on.
-        SourceError, RegistryError: the table or MLflow does not answer.
+        PlatformError, RegistryError: the store or MLflow does not answer.
     """
     name = context.pipeline.name
     url = context.platform.need("mlflow_url")

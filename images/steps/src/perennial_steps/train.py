@@ -42,7 +42,7 @@ def run(context: StepContext) -> Outcome:
         SpecError: model.params.
         FeatureError: the pipeline's feature code.
         BatchError: the data cannot be trained on.
-        SourceError, RegistryError: the table or MLflow does not answer.
+        PlatformError, RegistryError: the store or MLflow does not answer.
     """
     spec = context.pipeline.spec
     url = context.platform.need("mlflow_url")

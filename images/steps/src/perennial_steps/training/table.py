@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from perennial_spec.data import Data
-from perennial_spec.errors import BatchError, SourceError
+from perennial_spec.errors import BatchError
+from perennial_steps.table import PARTITION, store_errors
 from perennial_steps.training.dataset import need_columns
 
 if TYPE_CHECKING:
@@ -18,14 +19,19 @@ def read_window(uri: str, version: int, data: Data) -> pa.Table:
     The window ends at the newest row that has a label: rows that still wait for theirs must not push others out.
 
     Raises:
-        SourceError: there is no such table or version, or it cannot be read.
-        BatchError: it has no rows or labels, or lacks a column.
+        BatchError: there is no such table or version; it has no rows or labels, or lacks a column.
+        PlatformError: the store does not answer.
     """
+    with store_errors(uri):
+        return _read(_open(uri, version), uri, version, data)
+
+
+def _read(table: Any, uri: str, version: int, data: Data) -> pa.Table:
     import pyarrow.compute as pc
 
-    table = _open(uri, version)
     need_columns(table.schema.names, [data.timestamp, data.label.column, *data.sensitive])
     labelled = pc.field(data.label.column).is_valid()
+    columns = [name for name in table.schema.names if name != PARTITION]
     when = table.to_table(columns=[data.timestamp], filter=labelled).column(data.timestamp)
     last = pc.max(when)
     if not last.is_valid:
@@ -37,9 +43,9 @@ def read_window(uri: str, version: int, data: Data) -> pa.Table:
             next="land a batch, or wait for the labels (data.label.arrives_after)",
         )
     if not _is_time(when.type):
-        return table.to_table(filter=labelled)  # assemble() says what is wrong with it
+        return table.to_table(columns=columns, filter=labelled)  # assemble() says what is wrong with it
     start = pc.subtract(last, _scalar(data.window, when.type))
-    return table.to_table(filter=labelled & (pc.field(data.timestamp) > start))
+    return table.to_table(columns=columns, filter=labelled & (pc.field(data.timestamp) > start))
 
 
 def _open(uri: str, version: int) -> Any:
@@ -48,14 +54,11 @@ def _open(uri: str, version: int) -> Any:
 
     try:
         return DeltaTable(uri, version=version).to_pyarrow_dataset()
-    except TableNotFoundError:
-        raise SourceError("there is no Delta table", where=uri, next="land data first: perennial step ingest") from None
-    except (DeltaError, OSError) as error:
-        raise SourceError(
-            f"version {version} of the Delta table cannot be read: {error}",
-            where=uri,
-            expected="a version that the table's log still has",
-            next="run the pipeline again from ingest",
+    except (TableNotFoundError, DeltaError) as error:
+        if not isinstance(error, TableNotFoundError) and "version" not in str(error).lower():
+            raise
+        raise BatchError(
+            f"there is no version {version} of the data", where=uri, next="land it first: perennial step ingest"
         ) from error
 
 
