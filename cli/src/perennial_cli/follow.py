@@ -11,6 +11,7 @@ from perennial_spec.errors import PlatformError
 
 POLL_SECONDS = 0.5
 APPEAR_SECONDS = 60.0
+AWAY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -37,26 +38,33 @@ def follow(
 ) -> Followed:
     """Poll a run until it has ended, telling `on_change` whenever a task or the run changes its state.
 
+    Airflow may be away for a minute, because it is busy or starts again.
+
     Raises:
-        PlatformError: the run does not appear, or has not ended in time.
+        PlatformError: the run does not appear, Airflow stays away, or the run has not ended in time.
     """
-    began, seen = time.monotonic(), None
+    began, seen, answered = time.monotonic(), None, time.monotonic()
     while True:
-        elapsed = time.monotonic() - began
-        run = airflow.run(dag_id, run_id)
-        if run is None and elapsed > APPEAR_SECONDS:
+        try:
+            now = _look(airflow, dag_id, run_id)
+        except PlatformError:
+            if time.monotonic() - answered > AWAY_SECONDS:
+                raise
+            time.sleep(POLL_SECONDS)
+            continue
+        answered, elapsed = time.monotonic(), time.monotonic() - began
+        if now is None and elapsed > APPEAR_SECONDS:
             raise PlatformError(
                 f"Airflow does not have the run {run_id} after {APPEAR_SECONDS:g} s",
                 where=f"DAG {dag_id}",
                 next="perennial logs controller; perennial logs airflow-scheduler",
             )
-        if run is not None:
-            now = Followed(run, airflow.tasks(dag_id, run_id))
-            state = (run.state, [(task.id, task.state, task.attempt) for task in now.tasks])
+        if now is not None:
+            state = (now.run.state, [(task.id, task.state, task.attempt) for task in now.tasks])
             if state != seen:
                 seen = state
                 on_change(now)
-            if run.state in ENDED:
+            if now.run.state in ENDED:
                 return now
         if elapsed > timeout_seconds:
             raise PlatformError(
@@ -65,3 +73,8 @@ def follow(
                 next="look at it in Airflow",
             )
         time.sleep(POLL_SECONDS)
+
+
+def _look(airflow: Airflow, dag_id: str, run_id: str) -> Followed | None:
+    run = airflow.run(dag_id, run_id)
+    return Followed(run, airflow.tasks(dag_id, run_id)) if run else None

@@ -290,15 +290,19 @@ class Story:
         return done
 
     def _wait(self, what: str, arrived: Callable[[], T | None]) -> T:
-        began = time.monotonic()
-        while not (found := arrived()):
+        began, last = time.monotonic(), ""
+        while True:
+            try:
+                if found := arrived():
+                    return found
+            except PlatformError as error:  # a part that is busy or starts again may answer the next time
+                last = f"; at last: {error}"
             if time.monotonic() - began > WAIT_SECONDS:
                 raise PlatformError(
-                    f"waited {WAIT_SECONDS:g} s for {what}", where=self._pipeline.name, next="perennial status"
+                    f"waited {WAIT_SECONDS:g} s for {what}{last}", where=self._pipeline.name, next="perennial status"
                 )
             self._screen.now(f"waiting for {what}")
             time.sleep(0.25)
-        return found
 
     def _on_tick(self, progress: Progress) -> None:
         if progress.simulated is not None:
