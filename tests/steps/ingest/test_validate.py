@@ -171,10 +171,11 @@ def test_a_window_without_labels_is_stopped(data_room) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expectation", "words"),
+    ("expectation", "at", "words"),
     [
         (
             ("expect_column_value_to_be_between", {"column": "x"}),
+            "- expect_column_value_to",
             [f"did you mean '{BETWEEN}'?", "no expectation named"],
         ),
         (

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perennial_spec.deployment import StepResources
@@ -62,12 +63,20 @@ def define_query(connection: duckdb.DuckDBPyConnection, pipeline: Pipeline) -> N
         (source,) = pipeline.spec.data.sources
         connection.execute(f'CREATE TEMP VIEW {QUERY} AS SELECT * FROM "{source}"')
         return
-    text = pipeline.query_file.read_text(encoding="utf-8")
-    select, line = _one_select(text, str(pipeline.query_file))
+    select, line = parse_query(pipeline.query_file)
     try:
         connection.execute(f"CREATE TEMP VIEW {QUERY} AS {select}")
     except duckdb.Error as error:
         raise _sql_error(error, str(pipeline.query_file), line, pipeline) from None
+
+
+def parse_query(file: Path) -> tuple[str, int]:
+    """The query without its semicolon, and the line it starts on, from 0.
+
+    Raises:
+        SpecError: not exactly one SELECT, or not SQL.
+    """
+    return _one_select(file.read_text(encoding="utf-8"), str(file))
 
 
 def columns_of(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
@@ -118,7 +127,6 @@ def hidden(text: str, locations: tuple[Location, ...]) -> str:
 
 
 def _one_select(text: str, where: str) -> tuple[str, int]:
-    """The query without its semicolon, and the line it starts on, from 0."""
     import duckdb
 
     expected = "exactly one SELECT"
@@ -155,7 +163,7 @@ def _sql_error(error: Exception, where: str, line: int, pipeline: Pipeline | Non
 def _reason(error: Exception, pipeline: Pipeline) -> str:
     """What DuckDB says, without its advice, and without values where the spec redacts some: messages are stored too."""
     text = str(error)
-    lines = [line for line in text.split("\n\n")[0].splitlines() if not line.startswith("Original Line")]
+    lines = [line for line in text.split("\n\n", maxsplit=1)[0].splitlines() if not line.startswith("Original Line")]
     file = _FILE.search(text)
     reason = " ".join(lines) + (f" (in {file[1]})" if file else "")
     return _VALUE.sub("a value", reason) if pipeline.spec.data.redact else reason

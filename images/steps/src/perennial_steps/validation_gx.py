@@ -75,6 +75,22 @@ def build(pipeline: Pipeline, columns: Mapping[str, str]) -> list[Any]:
         return [_build_one(pipeline, number, columns) for number in range(len(pipeline.spec.expectations))]
 
 
+def problems(pipeline: Pipeline, columns: Mapping[str, str] | None) -> list[SpecError]:
+    """What is wrong with each of the spec's expectations, for `perennial check`.
+
+    Args:
+        columns: as in `build`; None when they are not known, and are not judged.
+    """
+    found = []
+    with _quiet():
+        for number in range(len(pipeline.spec.expectations)):
+            try:
+                _build_one(pipeline, number, columns)
+            except SpecError as error:
+                found.append(error)
+    return found
+
+
 def evaluate(pipeline: Pipeline, window: pa.Table, version: int, docs: Path) -> Evaluated:
     """Run one checkpoint with all expectations, and add its page to the Data Docs in `docs`.
 
@@ -94,7 +110,7 @@ def evaluate(pipeline: Pipeline, window: pa.Table, version: int, docs: Path) -> 
     return Evaluated(len(result.results), tuple(failed), page)
 
 
-def _build_one(pipeline: Pipeline, number: int, columns: Mapping[str, str]) -> Any:
+def _build_one(pipeline: Pipeline, number: int, columns: Mapping[str, str] | None) -> Any:
     from great_expectations.exceptions import ExpectationNotFoundError
     from great_expectations.expectations import registry
 
@@ -110,9 +126,10 @@ def _build_one(pipeline: Pipeline, number: int, columns: Mapping[str, str]) -> A
             expected="one of Great Expectations' expectations: https://greatexpectations.io/expectations",
             next="mend the name, then run: perennial check",
         ) from None
-    _need_columns(pipeline, loc, expectation, list(columns))
+    if columns is not None:
+        _need_columns(pipeline, loc, expectation, list(columns))
     arguments = {
-        **_dated(expectation, columns),
+        **_dated(expectation, columns or {}),
         "severity": _SEVERITY[expectation.severity],
         "meta": {"number": number},
     }

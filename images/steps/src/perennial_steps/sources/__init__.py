@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from perennial_steps.sources.location import Location, locate
+from perennial_steps.sources.location import Location, locate, locate_one
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Location", "attach", "culprit", "locate", "state_of"]
+__all__ = ["Location", "attach", "culprit", "locate", "locate_one", "state_of"]
 
 
 def state_of(location: Location) -> str | None:

@@ -70,12 +70,12 @@ def locate(pipeline: Pipeline, environment: Mapping[str, str]) -> tuple[Location
         SourceError: an environment variable is missing.
         SpecError: not a location that can be read.
     """
-    return tuple(
-        _locate(pipeline, name, written, environment) for name, written in sorted(pipeline.spec.data.sources.items())
-    )
+    return tuple(locate_one(pipeline, name, environment) for name in sorted(pipeline.spec.data.sources))
 
 
-def _locate(pipeline: Pipeline, name: str, written: str, environment: Mapping[str, str]) -> Location:
+def locate_one(pipeline: Pipeline, name: str, environment: Mapping[str, str]) -> Location:
+    """One source of the pipeline; raises as `locate`."""
+    written = pipeline.spec.data.sources[name]
     wanted = _VARIABLE.findall(written)
     missing = [variable for variable in wanted if not environment.get(variable)]
     where = line_of(pipeline, "data", "sources", name)
