@@ -64,6 +64,8 @@ class Postgres:
     """A server on a free port of this machine."""
 
     port: int
+    sockets: Path
+    """The folder with its Unix socket."""
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -104,7 +106,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     server = subprocess.Popen(
         [POSTGRES_BIN_PATH / "postgres", "-D", data, *options], user=user, stderr=subprocess.DEVNULL
     )
-    running = Postgres(port)
+    running = Postgres(port, folder)
     try:
         wait_for(lambda: _answers(running), "PostgreSQL")
         yield running
@@ -526,3 +528,9 @@ def port() -> int:
 def closed_port() -> int:
     """A port that nobody listens on."""
     return free_port()
+
+
+@pytest.fixture
+def free_ports() -> Callable[[int], list[int]]:
+    """So many ports that nobody listens on."""
+    return lambda count: [free_port() for _ in range(count)]

@@ -40,3 +40,10 @@ async def test_the_ledger_leaves_its_neighbours_in_the_database_alone(database: 
     assert database.run("SELECT column_name FROM information_schema.columns WHERE table_name = 'decisions'") == [
         ("mine",)
     ]
+
+
+async def test_a_database_behind_a_unix_socket_answers(database: Any) -> None:
+    postgres = database.postgres
+    ledger = Ledger(engine_of(f"postgresql://postgres@/{database.name}?host={postgres.sockets}&port={postgres.port}"))
+    await ledger.ping()
+    await ledger.close()

@@ -78,7 +78,7 @@ class Logs:
         rows = list(rows)
         self.predictions += rows
         count = range(len(rows))
-        columns = {
+        columns: dict[str, list[Any]] = {
             logs.PREDICTION_ID: [f"p{len(self.predictions)}-{number}" for number in count],
             logs.ENTITY: [row.entity for row in rows],
             logs.VERSION: [row.version for row in rows],
@@ -92,7 +92,7 @@ class Logs:
     def label(self, rows: Iterable[Label]) -> None:
         rows = list(rows)
         self.labels += rows
-        columns = {
+        columns: dict[str, list[Any]] = {
             logs.ENTITY: [row.entity for row in rows],
             logs.LABEL: [row.value for row in rows],
             logs.AT: [row.at for row in rows],

@@ -99,7 +99,12 @@ def test_each_row_is_read_once(flights: Any, prediction: Any, label: Any, monkey
 
     read: list[str] = []
     real = pq.read_table
-    monkeypatch.setattr(pq, "read_table", lambda path, **more: read.append(path) or real(path, **more))
+
+    def noted(path: str, **more: Any) -> Any:
+        read.append(path)
+        return real(path, **more)
+
+    monkeypatch.setattr(pq, "read_table", noted)
     exporter = flights.exporter()
     for number in range(4):
         flights.predict([prediction(f"e{number}", "1", 0.5, flights.ago(1))])

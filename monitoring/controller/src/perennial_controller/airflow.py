@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -78,7 +79,7 @@ class Airflow:
         Raises:
             AirflowAway: no answer, or not one that can be read.
         """
-        response = await self._request("GET", f"{_RUNS.format(dag=dag_id)}/{run_id}")
+        response = await self._request("GET", f"{_RUNS.format(dag=dag_id)}/{quote(run_id, safe='')}")
         if response.status_code == 404:
             return None
         return _dag_run(self._read(response))
