@@ -221,9 +221,10 @@ class Registry:
                 ) from error
 
     def _find(self, call: str, **params: Any) -> dict[str, Any] | None:
+        found: list[dict[str, Any]] = []
         with self._refusals(f"answer {call}", ignore=NOT_FOUND):
-            return self.rest.get(call, **params)
-        return None
+            found.append(self.rest.get(call, **params))
+        return found[0] if found else None
 
     def _search(self, query: str) -> Iterator[dict[str, Any]]:
         token = ""
