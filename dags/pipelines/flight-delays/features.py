@@ -45,9 +45,10 @@ def features(columns: Mapping[str, Array]) -> dict[str, Array]:
 
 def icing(temperature_f: Array, dewpoint_f: Array) -> Array:
     """`yes` where planes need de-icing: about freezing, in air that is moist enough for frost; None if not known."""
-    known = ~(np.isnan(temperature_f) | np.isnan(dewpoint_f))
     likely = (temperature_f <= 39) & (temperature_f - dewpoint_f <= 9)
-    return np.where(known, np.where(likely, "yes", "no"), None).astype(object)
+    found: Array = np.where(likely, "yes", "no").astype(object)
+    found[np.isnan(temperature_f) | np.isnan(dewpoint_f)] = None
+    return found
 
 
 def sun_elevation(departure: Array) -> Array:
@@ -81,7 +82,8 @@ def sun_elevation(departure: Array) -> Array:
     hour_angle = np.radians(solar_minutes / 4 - 180)
     latitude = np.radians(LATITUDE)
     sine = np.sin(latitude) * np.sin(declination) + np.cos(latitude) * np.cos(declination) * np.cos(hour_angle)
-    return np.degrees(np.arcsin(sine))
+    elevation: Array = np.degrees(np.arcsin(sine))
+    return elevation
 
 
 def _years(departure: Array) -> Array:
