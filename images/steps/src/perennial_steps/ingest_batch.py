@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 BATCH = "_perennial_batch"
 _MAX_DUPLICATES = 0.5
 """Above this share of repeated rows, `entity` is no key but a mistake in the spec."""
+_MIN_UNLABELLED = 20
+"""A partition with fewer rows may lack labels by chance."""
 _ROWS_PER_BATCH = 100_000
 
 
@@ -196,7 +198,7 @@ def _need_labels(connection: duckdb.DuckDBPyConnection, pipeline: Pipeline) -> N
     late = (datetime.now(UTC) - data.label.arrives_after).isoformat()
     row = connection.execute(
         f"""SELECT {PARTITION}, count(*) FROM {BATCH} GROUP BY 1
-        HAVING count({label}) = 0 AND max({moment}) < ?::TIMESTAMPTZ ORDER BY 1 LIMIT 1""",
+        HAVING count({label}) = 0 AND count(*) >= {_MIN_UNLABELLED} AND max({moment}) < ?::TIMESTAMPTZ ORDER BY 1 LIMIT 1""",
         [late],
     ).fetchone()
     if row:

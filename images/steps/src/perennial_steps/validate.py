@@ -66,7 +66,7 @@ def expectations_digest(pipeline: Pipeline) -> str:
 def _validate(pipeline: Pipeline, uri: str, version: int, digest: str, store: str) -> ValidationRecord:
     with phase(log, f"read the window of version {version}"):
         window, first, last = _window(pipeline, uri, version)
-    checks, failed = own_checks(window, _newest(pipeline, window, last), pipeline)
+    checks, failed = own_checks(window, pipeline)
     docs_uri = None
     if pipeline.spec.expectations:
         from perennial_steps import validation_gx
@@ -105,17 +105,6 @@ def _window(pipeline: Pipeline, uri: str, version: int) -> tuple[pa.Table, datet
         raise BatchError(f"version {version} has no rows", where=uri, next="land a batch first")
     window = table.read_window(uri, version, moment, since=last - pipeline.spec.data.window)
     return window, pc.min(window.column(moment)).as_py(), last
-
-
-def _newest(pipeline: Pipeline, window: pa.Table, last: datetime) -> pa.Table:
-    """The rows of the newest partition."""
-    import pyarrow.compute as pc
-
-    grain = pipeline.spec.data.partition_by[0]
-    start = last.replace(hour=0, minute=0, second=0, microsecond=0)
-    start = start.replace(day=1) if grain in ("month", "year") else start
-    start = start.replace(month=1) if grain == "year" else start
-    return window.filter(pc.field(pipeline.spec.data.timestamp) >= start)
 
 
 def _outcome(record: ValidationRecord) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from perennial_spec.load import Pipeline
@@ -10,18 +11,19 @@ from perennial_spec.validation import FailedCheck
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MIN_NEWEST_ROWS = 100
-"""In fewer rows a column that is seldom filled may well be empty by chance."""
+NEWEST = timedelta(days=7)
+"""A feed that broke lately is hidden by the rows before: the newest days are looked at by themselves."""
+MIN_EXPECTED = 50
+"""Values that the newest days should have by the share before; with fewer, none may be chance (gusts on a calm evening)."""
 
 NAMES = ("perennial_rows", "perennial_label_present", "perennial_label_classes", "perennial_column_not_all_null")
 
 
-def own_checks(window: pa.Table, newest: pa.Table, pipeline: Pipeline) -> tuple[int, list[FailedCheck]]:
+def own_checks(window: pa.Table, pipeline: Pipeline) -> tuple[int, list[FailedCheck]]:
     """How many checks were made, and those that failed; each is of severity `stop`.
 
     Args:
         window: the rows in `data.window`.
-        newest: those of them in the newest partition: a feed that broke this month is hidden by the months before.
     """
     data = pipeline.spec.data
     if window.num_rows == 0:
@@ -30,8 +32,9 @@ def own_checks(window: pa.Table, newest: pa.Table, pipeline: Pipeline) -> tuple[
     checks = [_label_present(window, label)]
     if pipeline.spec.model.kind == "xgboost.classifier":
         checks.append(_label_classes(window, label))
+    before, newest = _divided(window, data.timestamp)
     inputs = [name for name in window.column_names if name != label]
-    checks += [_not_all_null(window, newest, name) for name in inputs]
+    checks += [_not_all_null(window, name) or _not_broken_off(before, newest, name) for name in inputs]
     return len(checks), [failed for failed in checks if failed]
 
 
@@ -59,12 +62,31 @@ def _label_classes(window: pa.Table, label: str) -> FailedCheck | None:
     )
 
 
-def _not_all_null(window: pa.Table, newest: pa.Table, name: str) -> FailedCheck | None:
-    parts = {"the window": window}
-    if newest.num_rows >= MIN_NEWEST_ROWS:
-        parts["the newest partition"] = newest
-    for what, rows in parts.items():
-        if rows.column(name).null_count == rows.num_rows:
-            message = f"the column is null in all {rows.num_rows:,} rows of {what}"
-            return FailedCheck(name="perennial_column_not_all_null", column=name, message=message)
-    return None
+def _divided(window: pa.Table, timestamp: str) -> tuple[pa.Table, pa.Table]:
+    """The rows before the newest days, and those of the newest days."""
+    import pyarrow.compute as pc
+
+    start = pc.max(window.column(timestamp)).as_py() - NEWEST
+    return window.filter(pc.field(timestamp) <= start), window.filter(pc.field(timestamp) > start)
+
+
+def _not_all_null(window: pa.Table, name: str) -> FailedCheck | None:
+    if window.column(name).null_count < window.num_rows:
+        return None
+    return _empty(name, f"the column is null in all {window.num_rows:,} rows of the window")
+
+
+def _not_broken_off(before: pa.Table, newest: pa.Table, name: str) -> FailedCheck | None:
+    if newest.column(name).null_count < newest.num_rows or before.num_rows == 0:
+        return None
+    filled = 1 - before.column(name).null_count / before.num_rows
+    if filled * newest.num_rows < MIN_EXPECTED:
+        return None
+    days = f"the newest {NEWEST.days} days"
+    return _empty(
+        name, f"the column is null in all {newest.num_rows:,} rows of {days}; before, {filled:.0%} had a value"
+    )
+
+
+def _empty(name: str, message: str) -> FailedCheck:
+    return FailedCheck(name="perennial_column_not_all_null", column=name, message=message)
