@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import repeat
 
 import numpy as np
 
@@ -37,20 +36,22 @@ def encode_all(features: Columns, schema: FeatureSchema) -> Encoded:
     rows = len(next(iter(features.values()))) if features else 0
     matrix = np.empty((rows, len(schema.features)), dtype=np.float32)
     unseen: dict[int, Array] = {}
-    for place, feature in enumerate(schema.features):
-        values = _values(features, feature)
-        if feature.kind == "numeric":
-            with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):
+        for place, feature in enumerate(schema.features):
+            values = _values(features, feature)
+            if feature.kind == "numeric":
                 matrix[:, place] = values
-            continue
-        # -1 stands for unseen on its way into the mask: the model must never see it.
-        codes = np.fromiter(map(feature.codes.get, values.tolist(), repeat(-1.0)), dtype=np.float32, count=rows)
-        new = codes < 0
-        if new.any():
-            unseen[place] = new
-            codes[new] = np.nan
-        matrix[:, place] = codes
-    matrix[np.isinf(matrix)] = np.nan
+                continue
+            # -1 stands for unseen on its way into the mask: the model must never see it.
+            codes = [feature.codes.get(value, -1.0) for value in values.tolist()]
+            matrix[:, place] = codes
+            if -1.0 in codes:
+                new = matrix[:, place] < 0
+                unseen[place] = new
+                matrix[new, place] = np.nan
+    infinite = np.isinf(matrix)
+    if infinite.any():
+        matrix[infinite] = np.nan
     return Encoded(matrix, unseen)
 
 

@@ -127,17 +127,24 @@ def _fast(column: InputColumn, values: Any) -> Array | None:
         return _fast_array(column, values)
     types = set(map(type, values))
     try:
-        if column.kind == "number" and types <= {float, int}:
-            return _finite(np.array(values, dtype=np.float64))
-        if column.kind == "integer" and types == {int}:
-            return np.array(values, dtype=np.int64)
-    except OverflowError:
+        return _fast_list(column, values, types)
+    except (OverflowError, ValueError):
         return None
-    if column.kind == "text" and types <= {str, type(None)}:
-        text = np.empty(len(values), dtype=object)
-        text[:] = values
-        return text
-    return None
+
+
+def _fast_list(column: InputColumn, values: Sequence[Any], types: set[type]) -> Array | None:
+    found: Array | None = None
+    if column.kind == "number" and types <= {float, int, type(None)}:
+        found = _finite(np.array(values, dtype=np.float64))  # None becomes NaN
+    elif column.kind == "integer" and types == {int}:
+        found = np.array(values, dtype=np.int64)
+    elif column.kind == "timestamp" and types <= {str, type(None)}:
+        moments = [None if value is None else _utc(datetime.fromisoformat(value)) for value in values]
+        found = np.array(moments, dtype="datetime64[us]")
+    elif column.kind == "text" and types <= {str, type(None)}:
+        found = np.empty(len(values), dtype=object)
+        found[:] = values
+    return found
 
 
 def _fast_array(column: InputColumn, values: Array) -> Array | None:
@@ -198,9 +205,12 @@ def _timestamp(value: Any) -> np.datetime64:
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     if not isinstance(moment, datetime):
         raise TypeError
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC).replace(tzinfo=None)
-    return np.datetime64(moment, "us")
+    return np.datetime64(_utc(moment), "us")
+
+
+def _utc(moment: datetime) -> datetime:
+    """Without a zone; one that has none is in UTC already."""
+    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
 
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
