@@ -116,3 +116,10 @@ def test_a_version_that_does_not_exist_is_an_error(rollout) -> None:
     rollout.trained.version()
     with pytest.raises(RegistryError, match="no version 7"):
         promote.run(rollout.context("promote", "7", None))
+
+
+def test_it_runs_as_a_process_too(rollout) -> None:
+    champion, challenger = rolled_out(rollout)
+    code, result, log = rollout.room.process(rollout.context("promote", challenger, champion).request)
+    assert (code, result.verdict) == (0, Verdict.PASS), log
+    assert rollout.state() == DONE
