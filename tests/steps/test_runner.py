@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -218,6 +219,28 @@ def test_sigterm_ends_the_step_with_a_result(room, work: str) -> None:
     assert process.returncode == Verdict.ERROR.exit_code
     assert result.verdict is Verdict.ERROR
     assert "terminated" in result.summary
+
+
+NEVER_BACK = """import ctypes
+    mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+    lock(mutex)
+    print("locked", file=sys.stderr, flush=True)
+    lock(mutex)"""
+
+
+def test_sigterm_ends_a_step_that_never_comes_back_from_native_code(room) -> None:
+    room.pipeline()
+    (room.root / "sitecustomize.py").write_text(SLOW_STEP.format(work=NEVER_BACK))
+    process = room.start(room.request("train"), PYTHONPATH=str(room.root))
+    assert process.stderr is not None
+    while "locked" not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(0.5)  # until it is inside the lock, for ever
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == Verdict.ERROR.exit_code
+    assert "ending hard" in log
+    assert "terminated" in parse_result((room.root / "result.json").read_text()).summary
 
 
 def test_only_the_wanted_step_is_imported(room) -> None:

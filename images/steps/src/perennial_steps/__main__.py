@@ -22,7 +22,7 @@ from perennial_steps.runner import Terminated, run_step, terminated
 
 log = logging.getLogger("perennial_steps")
 
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 5.0
 """Between SIGTERM and the hard end; below the 30 s that Kubernetes gives a pod."""
 
 
