@@ -13,7 +13,7 @@ pipeline = the_pipeline(pipelines / "flight-delays")
 
 
 @task
-def audit(trained: dict[str, Any]) -> None:
+def audit(trained: Any) -> None:
     if trained["train_rows"] < 10_000:
         raise AirflowFailException(f"version {trained['model_version']} saw only {trained['train_rows']} rows")
 

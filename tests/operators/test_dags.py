@@ -92,15 +92,33 @@ def test_an_approval_stands_before_the_first_deployment_and_shows_the_evidence(w
     assert approve.downstream_task_ids == {"deploy_10"}
     assert approve.retries == 0
     assert cast("Any", approve).fail_on_reject is True
-    results = {
-        "outputs": {"model_version": "7", "champion_version": "6", "gain": 0.01, "gain_low": 0.0, "gain_high": 0.02}
-    }
-    results["outputs"]["gates"] = [{"gate": "roc_auc", "value": 0.71, "bound": "min 0.70", "passed": True}]
+    gates = [
+        {"gate": "roc_auc", "value": 0.712345678, "bound": ">= 0.7", "passed": True},
+        {"gate": "roc_auc by origin", "value": None, "bound": ">= 0.6", "passed": False, "note": "no slice"},
+    ]
+    outputs = {"model_version": "7", "champion_version": "6", "gates": gates}
+    results = {"outputs": outputs | {"gain": 0.0123456, "gain_low": 0.0, "gain_high": 0.02}}
     run = {"ti": type("Ti", (), {"xcom_pull": lambda *_, **__: results})()}
     body = dag.get_template_env().from_string(cast("Any", approve).body).render(run)
     assert "**Version 7** against champion **6**" in body
-    assert "\n| roc_auc | 0.71 | min 0.70 | passed |" in body
-    assert "Gain over the champion: 0.01 (0.0 to 0.02)" in body
+    assert "\n| roc_auc | 0.7123 | >= 0.7 | passed |  |\n" in body
+    assert "\n| roc_auc by origin | - | >= 0.6 | FAILED | no slice |\n" in body
+    assert "Gain over the champion: 0.01235 (0 to 0.02)." in body
+
+
+def test_an_approval_without_evidence_or_champion_can_still_be_asked(write_pipeline: Any) -> None:
+    dag = training_dag(write_pipeline, deployment={"approval": "required"})
+    body = cast("Any", the_task(dag, "approve")).body
+    for results in (None, {"outputs": {"model_version": "1", "champion_version": None, "gain": None}}):
+        run = {"ti": type("Ti", (), {"xcom_pull": lambda *_, found=results, **__: found})()}
+        assert "against champion **none**" in dag.get_template_env().from_string(body).render(run)
+
+
+def test_the_projects_own_pipelines_become_dags() -> None:
+    bag = read(PROJECT / "dags")
+    assert bag.import_errors == {}
+    names = {file.parent.name for file in (PROJECT / "dags" / "pipelines").glob("*/pipeline.yaml")}
+    assert set(bag.dags) == names | {f"{name}.data" for name in names}
 
 
 def test_without_approval_nobody_is_asked(write_pipeline: Any) -> None:

@@ -16,13 +16,14 @@ EVIDENCE = """\
 **Version {{ outputs.get("model_version", "?") }}** against champion **{{ outputs.get("champion_version") or "none" }}**.
 {{ found.get("summary", "") }}
 
-| gate | value | bound | |
-|---|---|---|---|
+| gate | value | bound | | note |
+|---|---|---|---|---|
 {% for gate in outputs.get("gates", []) -%}
-| {{ gate.gate }} | {{ gate.value }} | {{ gate.bound }} | {{ "passed" if gate.passed else "FAILED" }} |
+| {{ gate.gate }} | {{ "-" if gate.value is none else "%.4g" | format(gate.value) }} | {{ gate.bound }} |
+{{- " passed | " if gate.passed else " FAILED | " }}{{ gate.get("note") or "" }} |
 {% endfor %}
-{%- if outputs.get("gain") is not none %}
-Gain over the champion: {{ outputs.get("gain") }} ({{ outputs.get("gain_low") }} to {{ outputs.get("gain_high") }}).
+{%- if outputs.get("gain_high") is not none %}
+Gain over the champion: {{ "%.4g (%.4g to %.4g)" | format(outputs.gain, outputs.gain_low, outputs.gain_high) }}.
 {% endif -%}
 """
 """Jinja over the run: what the approver sees."""
