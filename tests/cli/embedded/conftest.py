@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from perennial_cli.embedded import supervisor
 from perennial_cli.embedded.home import Home
 from perennial_cli.embedded.part import Part, Plan, Tcp
 from perennial_cli.embedded.ports import free_ports
+from perennial_cli.embedded.process import find
 from perennial_cli.embedded.state import PlatformState, read_state
 
 Launch = Callable[..., PlatformState]
@@ -70,13 +70,13 @@ def kill_everything(home: Home) -> Callable[[], list[int]]:
     def kill() -> list[int]:
         state = read_state(home)
         assert state is not None
-        pids = [state.supervisor.pid, *(one.pid for one in state.processes)]
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)
-        return pids
+        everyone = [state.supervisor, *state.processes]
+        # By identity, never by number alone: numbers of processes that have ended belong to others soon.
+        living = [process for process in map(find, everyone) if process]
+        for process in living:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(living, timeout=10)
+        return [one.pid for one in everyone]
 
     return kill

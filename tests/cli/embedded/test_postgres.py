@@ -38,9 +38,14 @@ class Server:
         supervisor.launch(self.home, lambda: Plan(self.home.instance(), self.parts), timeout=90)
 
     def ask(self, sql: str, **changes: Any) -> list[tuple[Any, ...]]:
-        with psycopg2.connect(self.url, connect_timeout=5, **changes) as connection, connection.cursor() as cursor:
-            cursor.execute(sql)
-            return list(cursor.fetchall()) if cursor.description else []
+        try:
+            with psycopg2.connect(self.url, connect_timeout=5, **changes) as connection, connection.cursor() as cursor:
+                cursor.execute(sql)
+                return list(cursor.fetchall()) if cursor.description else []
+        except psycopg2.OperationalError as error:
+            for name in ("postgres", "supervisor"):
+                error.add_note(supervisor.log_tail(self.home, name, 40))
+            raise
 
     def pid(self) -> int:
         state = supervisor.status(self.home)

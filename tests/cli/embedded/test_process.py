@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import psutil
 
-from perennial_cli.embedded.process import child_environment, find, is_alive, marked, seen, terminate
+from perennial_cli.embedded.process import Reaper, child_environment, find, is_alive, marked, seen, terminate
 
 STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
@@ -31,6 +31,26 @@ def test_a_process_that_ended_but_was_not_collected_counts_as_gone() -> None:
     assert find(as_seen) is None
     assert not is_alive(process)
     child.wait()
+
+
+def test_a_child_that_has_just_ended_is_left_to_who_waits_for_it_and_collected_only_later() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    process, reaper = psutil.Process(child.pid), Reaper()
+    deadline = time.monotonic() + 20
+    while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert reaper.look(now=0.0) == []
+    assert reaper.look(now=Reaper.PATIENCE - 1) == []
+    assert reaper.look(now=Reaper.PATIENCE, known=[child.pid]) == []
+    assert child.wait(10) == 3
+
+    orphan = subprocess.Popen([sys.executable, "-c", ""])
+    process = psutil.Process(orphan.pid)
+    while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    reaper.look(now=100.0)
+    assert orphan.pid in reaper.look(now=100.0 + Reaper.PATIENCE)
+    assert not psutil.pid_exists(orphan.pid)
 
 
 def test_a_process_that_ignores_the_polite_signal_is_killed() -> None:

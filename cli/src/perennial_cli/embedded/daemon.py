@@ -52,18 +52,18 @@ async def supervise(home: Home) -> None:
         for task in (report, tidy):
             task.cancel()
         await asyncio.gather(report, tidy, return_exceptions=True)
-        processes.reap(())
         # Only now: as long as something may be left, its last traces must stay readable.
         home.state.unlink(missing_ok=True)
 
 
 async def _report(home: Home, engine: Engine, state: PlatformState, stop: asyncio.Event) -> None:
     next_look = 0.0
+    reaper = processes.Reaper()
     written: PlatformState | None = None
     seen: tuple[processes.Seen, ...] = ()
     while True:
         if time.monotonic() >= next_look or (written and engine.states() != written.parts):
-            processes.reap(engine.pids())
+            reaper.look(time.monotonic(), engine.pids())
             seen = engine.observe()
             next_look = time.monotonic() + OBSERVE_PERIOD
         fresh = PlatformState(

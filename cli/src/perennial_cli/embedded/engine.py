@@ -94,16 +94,17 @@ class Runner:
         started = time.time()
         self._set(status="starting", started=started, took=None, message="")
         try:
-            self.process = processes.spawn(self.part, self._home.log(self.part.name), self._home.work, self._instance)
+            process = processes.spawn(self.part, self._home.log(self.part.name), self._home.work, self._instance)
         except OSError as error:
             self._set(message=f"cannot be started: {error}")
             return 0.0
-        self._set(pid=self.process.pid)
+        self.process = process
+        self._set(pid=process.pid)
         began = time.monotonic()
-        await self._watch(self.process, started)
+        await self._watch(process, started)
         uptime = time.monotonic() - began
         await self._end_leftovers()
-        code = self.process.returncode
+        code = process.returncode
         if self.part.kind == "task" and code == 0:
             self._set(status="done", pid=None, took=uptime)
             self.was_ready.set()
@@ -158,6 +159,8 @@ class Runner:
         self.descendants = {}
         if left:
             await asyncio.to_thread(processes.terminate, list(left.values()), 3.0)
+        # Its number may belong to somebody else from now on.
+        self.process = None
 
     def _set(self, **changes: object) -> None:
         before = self.state.status

@@ -7,11 +7,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from perennial_cli.embedded import airflow, databases, mlflow, prometheus
+from perennial_cli.embedded import airflow, databases, mlflow, postgres, prometheus
 from perennial_cli.embedded.home import HOME_VARIABLE, Home
 from perennial_cli.embedded.part import Answers, Http, Part
 from perennial_cli.embedded.ports import HOST, Ports
-from perennial_cli.embedded.postgres import PASSWORD_FILE_VARIABLE, binaries
 from perennial_cli.embedded.secrets import Secrets
 from perennial_spec.platform import Platform
 
@@ -89,9 +88,9 @@ def _postgres(home: Home, ports: Ports, secrets: Secrets) -> Part:
             *(sys.executable, "-m", "perennial_cli.embedded.postgres"),
             *(str(home.path / "postgres"), str(ports.postgres)),
         ),
-        environment={PASSWORD_FILE_VARIABLE: str(secrets.postgres_password_file)},
-        # Not only a connection: after a crash PostgreSQL listens before it has recovered.
-        ready=Answers((str(binaries() / "pg_isready"), f"--host={HOST}", f"--port={ports.postgres}", "--quiet")),
+        environment={postgres.PASSWORD_FILE_VARIABLE: str(secrets.postgres_password_file)},
+        # A whole login: after a crash PostgreSQL listens before it has recovered.
+        ready=Answers(postgres.ask_command(ports.postgres, secrets.postgres_passfile)),
         address=f"{HOST}:{ports.postgres}",
         # SIGTERM would wait until every client has gone by itself; SIGINT is PostgreSQL's fast and clean way.
         stop_signal=signal.SIGINT,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 
 from perennial_spec.errors import PlatformError
 
 HOST = "127.0.0.1"
+QUIET = range(15000, 32768)
 FREE = 0
 """As `--port-base`: take any free ports."""
 
@@ -52,12 +54,17 @@ def choose_ports(base: int | None) -> Ports:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for open_socket in sockets:
-            open_socket.bind((HOST, 0))
-        return [open_socket.getsockname()[1] for open_socket in sockets]
+    """Ports that nobody listens on now, below the range from which the system serves outgoing connections.
+
+    The system's own choice (bind to port 0) comes from that range, where any client may take it again before the part binds it.
+    """
+    candidates = random.SystemRandom().sample(QUIET, len(QUIET))
+    found = list(islice(filter(_is_free, candidates), count))
+    if len(found) < count:
+        raise PlatformError(
+            f"there are no {count} free ports", where=HOST, expected=f"free ports in {QUIET.start}-{QUIET.stop}"
+        )
+    return found
 
 
 def check_ports(wanted: Mapping[str, int]) -> None:

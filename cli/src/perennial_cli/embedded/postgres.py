@@ -119,6 +119,13 @@ def server_command(folder: Path, port: int) -> list[str]:
     return [str(binaries() / "postgres"), "-D", str(folder / "data"), "-p", str(port), *settings]
 
 
+def ask_command(port: int, passfile: Path) -> tuple[str, ...]:
+    """A command that ends with 0 when the server lets the superuser in and answers."""
+    quoted = str(passfile).replace("\\", "\\\\").replace("'", "\\'")
+    target = f"host=127.0.0.1 port={port} user={USER} dbname=postgres connect_timeout=2 passfile='{quoted}'"
+    return (str(binaries() / "psql"), "--no-psqlrc", "--no-password", "--quiet", "--command=SELECT 1", target)
+
+
 def _make_cluster(folder: Path, password_file: Path, account: Account) -> None:
     unfinished = folder / "data.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -108,13 +108,35 @@ def descendants(of: int) -> list[psutil.Process]:
         return []
 
 
-def reap(known: Iterable[int]) -> None:
-    """Collect adopted children that have ended, so that they do not stay as zombies; `known` are collected elsewhere."""
-    known = set(known)
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
-            if child.pid not in known and child.status() == psutil.STATUS_ZOMBIE:
-                os.waitpid(child.pid, os.WNOHANG)
+class Reaper:
+    """Collects adopted children that have ended, so that they do not stay as zombies.
+
+    Only after a while: a child of our own that has just ended (a part, the command of a health check) is collected by who
+    started it, and to take its exit code away would make that 0.
+    """
+
+    PATIENCE = 30.0
+    """Seconds that a zombie is left to who may be waiting for it."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}
+
+    def look(self, now: float, known: Iterable[int] = ()) -> list[int]:
+        """Collect what has been a zombie for long; `known` are collected elsewhere. Returns the collected pids."""
+        zombies = {child.pid for child in psutil.Process().children() if _is_zombie(child)} - set(known)
+        self._since = {pid: self._since.get(pid, now) for pid in zombies}
+        old = [pid for pid, since in self._since.items() if now - since >= self.PATIENCE]
+        for pid in old:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        return old
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def session_members(leader: int, among: Iterable[psutil.Process]) -> list[psutil.Process]:

@@ -19,6 +19,8 @@ class Secrets:
 
     postgres_password: str
     postgres_password_file: Path
+    postgres_passfile: Path
+    """The password as PostgreSQL's own clients read it."""
     airflow_jwt: str
     airflow_fernet: str
     airflow_session: str
@@ -42,9 +44,12 @@ def ensure_secrets(home: Home) -> Secrets:
     write_private(passwords_file, json.dumps({AIRFLOW_USER: password}) + "\n")
     write_private(credentials_file, json.dumps({"username": AIRFLOW_USER, "password": password}) + "\n")
     _once(folder / "controller-token", secrets.token_urlsafe(32))
+    postgres_password = _once(folder / "postgres-password", secrets.token_urlsafe(24))
+    write_private(folder / "postgres-passfile", f"*:*:*:*:{postgres_password}\n")
     return Secrets(
-        postgres_password=_once(folder / "postgres-password", secrets.token_urlsafe(24)),
+        postgres_password=postgres_password,
         postgres_password_file=folder / "postgres-password",
+        postgres_passfile=folder / "postgres-passfile",
         airflow_jwt=_once(folder / "airflow-jwt", secrets.token_urlsafe(48)),
         airflow_fernet=_once(folder / "airflow-fernet", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()),
         airflow_session=_once(folder / "airflow-session", secrets.token_urlsafe(32)),
