@@ -97,6 +97,17 @@ async def test_runs_started_in_airflow_itself_are_noted_and_hold_alerts(world: A
     assert world.airflow.posts == []
 
 
+async def test_looking_and_repeating_use_up_no_numbers(world: Any, make_alert: Any) -> None:
+    async with world.controller() as client:
+        first = (await client.http.post("/api/v1/pipelines/flights/runs", json=ASKED)).json()
+        await client.until(lambda: world.airflow.of("flights"))
+        for _ in range(5):
+            (second,) = (await client.alert(make_alert())).json()["decisions"]
+            await asyncio.sleep(0.1)  # Airflow is asked for what it runs meanwhile
+        (third,) = (await client.alert(make_alert(fingerprint="f2"))).json()["decisions"]
+    assert [first["id"], second, third] == [1, 2, 3]
+
+
 async def test_a_run_that_a_person_started_in_airflow_is_theirs(world: Any) -> None:
     world.airflow.add("flights", "manual__1", triggering_user_name="grace")
     async with world.controller() as client:

@@ -196,6 +196,12 @@ class Ledger:
     async def finished(self, id: int, outcome: str, at: datetime, model: str | None, data: int | None) -> None:
         await self._set(id, outcome=outcome, finished_at=at, model_version=model, data_version=data)
 
+    async def knows(self, dag_id: str, run_id: str) -> bool:
+        """Whether a row has started, or stands for, this run."""
+        query = select(_t.id).where(_t.dag_id == dag_id, _t.run_id == run_id, _t.delivery.is_not(None))
+        async with self._engine.connect() as connection:
+            return await connection.scalar(query) is not None
+
     async def adopt(self, event: NewEvent, run_id: str, at: datetime, now: datetime) -> bool:
         """Write a run that was started past the controller. False: the ledger had it."""
         reason = "Airflow started it, and the ledger took note"
@@ -276,15 +282,19 @@ def _open() -> Any:
 
 
 async def _write(connection: AsyncConnection, event: NewEvent, now: datetime) -> Written:
+    on_copy: dict[str, Any] = {"resolved_at": func.coalesce(_t.resolved_at, now)}
+    if not event.resolved:
+        on_copy = {"duplicates": _t.duplicates + 1, "last_seen_at": now}
+    # Most events are copies. An insert would use up an id for each, and people would wonder about the gaps.
+    known = update(decisions).where(_t.dedupe_key == event.dedupe_key).values(**on_copy).returning(_t.id)
+    if (id := await connection.scalar(known)) is not None:
+        return Written(id, event.pipeline, new=False)
     new = insert(decisions).values(
         **_columns(event, now),
         resolved_at=now if event.resolved else None,
         decision=DecisionKind.RECEIVED,
         reason="not decided yet",
     )
-    on_copy: dict[str, Any] = {"resolved_at": func.coalesce(_t.resolved_at, now)}
-    if not event.resolved:
-        on_copy = {"duplicates": _t.duplicates + 1, "last_seen_at": now}
     statement = new.on_conflict_do_update(index_elements=[_t.dedupe_key], set_=on_copy).returning(
         _t.id, literal_column("xmax = 0").label("new")
     )

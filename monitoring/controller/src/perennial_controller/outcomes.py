@@ -54,7 +54,7 @@ class Outcomes:
     async def _adopt(self) -> None:
         pipelines = {names.dag_id(pipeline.name): pipeline.name for pipeline in self.specs.all()}
         for run in await self.airflow.unfinished(sorted(pipelines)) if pipelines else []:
-            if run.dag_id in pipelines:
+            if run.dag_id in pipelines and not await self.ledger.knows(run.dag_id, run.run_id):
                 now = self.clock()
                 event = _event(run, pipelines[run.dag_id])
                 if await self.ledger.adopt(event, run.run_id, run.queued_at or now, now):
