@@ -3,11 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
 import psutil
 
+from perennial_cli.embedded.part import Answers
+from perennial_cli.embedded.probe import is_ready
 from perennial_cli.embedded.process import Reaper, child_environment, find, is_alive, marked, seen, terminate
 
 STUBBORN = (
@@ -51,6 +54,22 @@ def test_a_child_that_has_just_ended_is_left_to_who_waits_for_it_and_collected_o
     reaper.look(now=100.0)
     assert orphan.pid in reaper.look(now=100.0 + Reaper.PATIENCE)
     assert not psutil.pid_exists(orphan.pid)
+
+
+def test_a_failing_health_check_is_not_taken_for_a_good_one_while_children_are_collected() -> None:
+    reaper, over = Reaper(), threading.Event()
+
+    def collect() -> None:
+        while not over.is_set():
+            reaper.look(time.monotonic())
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    try:
+        assert not any(is_ready(Answers(("false",)), started=0.0) for _ in range(100))
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_a_process_that_ignores_the_polite_signal_is_killed() -> None:

@@ -7,7 +7,6 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -144,15 +143,6 @@ def test_an_optional_part_that_dies_does_not_keep_the_platform_from_being_health
 def test_a_program_that_does_not_exist_is_named(home: Home, launch: Launch) -> None:
     with pytest.raises(PlatformError, match=r"'ghost' dies again and again: cannot be started: .*no-such-program"):
         launch(Part("ghost", ("/no-such-program",)))
-
-
-def test_a_failing_health_check_is_never_taken_for_a_good_one(home: Home, script: Make) -> None:
-    # Many checks, and a part whose states change all the time: the supervisor looks at its children at every change.
-    checked = script("checked", "import time; time.sleep(600)", ready=NEVER)
-    busy = script("busy", "raise SystemExit(1)", optional=True)
-    parts = (checked, busy, replace(busy, name="busier"))
-    with pytest.raises(PlatformError, match="not ready within 5 s: checked is starting"):
-        supervisor.launch(home, lambda: Plan(home.instance(), parts), timeout=5)
 
 
 def test_a_part_that_never_gets_ready_is_named_when_time_is_over(home: Home, launch: Launch, script: Make) -> None:
