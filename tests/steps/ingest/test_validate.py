@@ -51,6 +51,7 @@ def test_expectations_that_hold_pass_and_are_documented(landed) -> None:
     record = latest_passed(str(landed.root / "store"), "demo")
     assert record is not None
     assert (record.data_version, record.rows, record.passed) == (1, 400, True)
+    assert record.last is not None
     assert record.last.isoformat() == "2024-02-09T07:00:00+00:00"
     assert record.checks == result.outputs["checks"]
 

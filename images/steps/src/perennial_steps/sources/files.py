@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import translate
 from glob import glob, has_magic
@@ -71,34 +72,38 @@ def attach(connection: duckdb.DuckDBPyConnection, location: Location, *, peek: b
         what, sample = ("VIEW", "") if peek or location.kind == "parquet" else ("TABLE", ", sample_size = -1")
         connection.execute(f'CREATE TEMP {what} "{location.name}" AS SELECT * FROM {_scan(location, files, sample)}')
     except duckdb.Error as error:
-        limit = "LIMIT 0" if what == "VIEW" else ""
-        raise (_first_unreadable(connection, location, files, limit) or _unreadable(location, "", error)) from None
+        scans = {
+            file.path: f"{_scan(location, [file], sample)} {'LIMIT 0' if what == 'VIEW' else ''}" for file in files
+        }
+        raise (_first_unreadable(connection, location, scans) or _unreadable(location, "", error)) from None
 
 
 def unreadable(connection: duckdb.DuckDBPyConnection, location: Location) -> SourceError | None:
-    """The error of the first local file that cannot be read to its end, or None."""
-    if location.kind not in _READERS or not location.is_local:
+    """The error of the first local file that cannot be read to its end, or None. Text was read to its end by `attach`."""
+    if location.kind != "parquet" or not location.is_local:
         return None
-    return _first_unreadable(connection, location, _local(location), "")
+    return _first_unreadable(connection, location, {file.path: _scan(location, [file]) for file in _local(location)})
 
 
 def _first_unreadable(
-    connection: duckdb.DuckDBPyConnection, location: Location, files: list[File], limit: str
+    connection: duckdb.DuckDBPyConnection, location: Location, scans: Mapping[str, str]
 ) -> SourceError | None:
     import duckdb
 
-    for file in files:
+    for path, scan in scans.items():
         try:
-            connection.execute(f"SELECT sum(hash(f)::HUGEINT) FROM (FROM {_scan(location, [file])} {limit}) f")
+            connection.execute(f"SELECT sum(hash(f)::HUGEINT) FROM (FROM {scan}) f")
         except duckdb.OutOfMemoryException:
             return None
         except duckdb.Error as error:
-            return _unreadable(location, file.path, error)
+            return _unreadable(location, path, error)
     return None
 
 
 def _unreadable(location: Location, path: str, error: Exception) -> SourceError:
-    reason = str(error).split("\n\nLINE")[0].split("\n\nCandidates")[0].strip()
+    # The first paragraph says it; the next ones are advice, and a line of the file is data that must not be in a log.
+    lines = str(error).split("\n\n")[0].splitlines()
+    reason = " ".join(line.strip() for line in lines if not line.startswith("Original Line"))
     return SourceError(
         f"source {location.name!r} cannot be read: {location.hide(reason)}",
         where=path or location.where,
