@@ -101,7 +101,7 @@ def _outcome(uri: str, result: Landed, cleaned: Cleaned | None) -> Outcome:
     )
     metrics = {"rows": float(rows), "landed_rows": float(sum(result.partitions[name].rows for name in landed))}
     if cleaned:
-        metrics |= {"duplicate_rows": float(cleaned.duplicates), "undated_rows": float(cleaned.undated)}
+        metrics["duplicate_rows"] = float(cleaned.duplicates)
     return Outcome(
         summary=f"{what}; the table has {rows:,} rows from {first[:10]} to {last[:10]}",
         outputs={

@@ -37,8 +37,6 @@ class Cleaned:
 
     duplicates: int = 0
     """Rows of an entity that has a newer one."""
-    undated: int = 0
-    """Rows without timestamp: they belong to no partition and no window."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def read_batch(
         connection.execute(f"DROP TABLE {KEY_TABLE}")
     seen = _look(connection, pipeline)
     _need_rows(pipeline, seen)
-    cleaned = Cleaned(seen["rows"] - seen["entities"], seen["rows"] - seen["dated"])
+    cleaned = Cleaned(seen["rows"] - seen["entities"])
     _clean(connection, pipeline, cleaned)
     _need_labels(connection, pipeline)
     label = pipeline.spec.data.label.column
@@ -135,12 +133,12 @@ def _need_rows(pipeline: Pipeline, seen: Mapping[str, int]) -> None:
             where=where,
             next="check the sources' data and the query's conditions",
         )
-    if seen["dated"] == 0:
+    if seen["dated"] < seen["rows"]:
         raise BatchError(
-            f"data.timestamp: {data.timestamp!r} is null in all {seen['rows']:,} rows",
+            f"data.timestamp: {data.timestamp!r} is null in {seen['rows'] - seen['dated']:,} of {seen['rows']:,} rows",
             where=line_of(pipeline, "data", "timestamp"),
-            expected="when each row was known",
-            next="mend the source, or the cast in the query",
+            expected="when each row was known: without it a row belongs to no partition and no window",
+            next="mend the source or the cast in the query, or leave such rows out in the query",
         )
     if seen["keyed"] < seen["rows"]:
         raise BatchError(
@@ -167,9 +165,6 @@ def _need_rows(pipeline: Pipeline, seen: Mapping[str, int]) -> None:
 
 def _clean(connection: duckdb.DuckDBPyConnection, pipeline: Pipeline, cleaned: Cleaned) -> None:
     entity, moment = quoted(pipeline.spec.data.entity), quoted(pipeline.spec.data.timestamp)
-    if cleaned.undated:
-        connection.execute(f"DELETE FROM {BATCH} WHERE {moment} IS NULL")
-        log.warning("%d rows without timestamp are left out", cleaned.undated)
     if cleaned.duplicates:
         # Rows of one entity and one time differ in something else: any choice will do, as long as it is always the same.
         connection.execute(
