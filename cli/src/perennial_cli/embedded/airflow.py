@@ -22,7 +22,7 @@ QUICK = {
     "DAG_PROCESSOR__PARSING_PROCESSES": "1",
 }
 FIXED = {
-    "CORE__EXECUTOR": "LocalExecutor",
+    "CORE__EXECUTOR": "perennial_operators.executor.WarmLocalExecutor",
     "CORE__LOAD_EXAMPLES": "False",
     "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
     "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
@@ -98,7 +98,8 @@ def parts(airflow: dict[str, str], database_url: str, ports: Ports) -> list[Part
             name="airflow-api-server",
             command=(sys.executable, "-m", "airflow", "api-server"),
             environment=airflow,
-            ready=Http(f"{server}/api/v2/version"),
+            # Its first request blocks the server for seconds: asked for here, and not by the first task.
+            ready=Http(f"{server}/execution/health"),
             needs=("airflow-migrate",),
             address=server,
             stop_seconds=STOP_SECONDS,
