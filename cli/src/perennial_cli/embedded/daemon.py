@@ -26,7 +26,7 @@ from perennial_spec.errors import PerennialError
 
 REPORT_PERIOD = 0.1
 """Seconds between looks at the parts' states; the file is written when one has changed."""
-OBSERVE_PERIOD = 2.0
+OBSERVE_PERIOD = 4.0
 """Seconds between looks at all descendants."""
 TIDY_PERIOD = 60.0
 KEEP_LOG_DAYS = 14
