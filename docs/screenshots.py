@@ -22,7 +22,13 @@ from perennial_cli.embedded.home import find_home
 from perennial_spec.platform import Platform
 
 PICTURES = Path(__file__).parent / "pictures"
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def summary_picture() -> None:
@@ -40,11 +46,11 @@ def airflow_picture(page: Page, platform: Platform) -> None:
     page.goto(f"{platform.airflow_url}/auth/login")
     page.fill('input[name="username"]', credentials["username"])
     page.fill('input[name="password"]', credentials["password"])
-    page.keyboard.press("Enter")
-    page.wait_for_load_state("networkidle")
+    page.click('button[type="submit"]')
+    page.wait_for_url(lambda url: "/login" not in url)
     page.goto(f"{platform.airflow_url}/dags/{run.dag_id}/runs/{run.run_id}")
     page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(3000)  # the page draws its table after its last request
+    page.wait_for_timeout(5000)  # the page draws its table after its last request
     page.screenshot(path=str(PICTURES / "airflow.png"))
 
 

@@ -67,7 +67,8 @@ def run_demo(script: Script, *, dry_run: bool = False) -> int:
     state = supervisor.status(home)
     if state is not None:
         console.print(addresses(state))
-        console.print("\nEnd the platform with: make down")
+        console.print(f"\nSign in to Airflow with the name and password in {home.secrets / 'airflow-credentials.json'}")
+        console.print("End the platform with: make down")
     return 0 if summary.facts.get("closed") else 1
 
 

@@ -20,5 +20,3 @@ class Script:
     per_second: timedelta = timedelta(hours=6)
     """Simulated time that passes in a second: about 240 flights."""
     label_delay: timedelta = timedelta(hours=6)
-    after: tuple[datetime, datetime] = (datetime(2013, 6, 1, tzinfo=UTC), datetime(2013, 8, 1, tzinfo=UTC))
-    """Both models are compared on the flights between these dates: they came after all that either was trained on."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 from perennial_cli.clients.airflow import Airflow
@@ -143,8 +144,15 @@ class Story:
         """Alertmanager tells the controller, which writes it down and starts Airflow's DAG."""
         with self._summary.leg("Alert to decision to Airflow") as leg:
             decision = self._wait("the controller's decision", self._accepted)
-            leg.outcome = f"decision {decision.id}: {decision.decision}, {decision.reason}"
+            run = self._wait(
+                "the run in Airflow", lambda: self._clients.airflow.run(str(decision.dag_id), str(decision.run_id))
+            )
+            active, received = self._active_since(), datetime.fromisoformat(decision.received_at).timestamp()
+            leg.outcome = f"{received - active:.1f} s from alert to ledger"
+            if run.queued:
+                leg.outcome += f", {run.queued.timestamp() - received:.1f} s to Airflow"
         self._screen.say(leg.outcome, good=True)
+        self._screen.say(f"decision {decision.id}: {decision.decision}: {decision.reason}")
         return decision
 
     def _retraining(self, decision: Decision, first: str, progress: Progress) -> str:
@@ -187,7 +195,7 @@ class Story:
         with self._summary.leg("Proof") as leg:
             asked = [event.inputs for event in plan.events[-SAMPLE_ROWS:]]
             answered = set(self._clients.server.versions_that_answer(self._pipeline.name, asked))
-            scores = auc_on_later_flights(self._pipeline, self._platform, self._world, self._script, (first, second))
+            scores = auc_on_later_flights(self._pipeline.name, self._platform, plan.events, (first, second))
             leg.outcome = (
                 f"version {', '.join(sorted(answered))} answers; AUC on the flights that came after: "
                 + ", ".join(f"version {version} {auc:.3f}" for version, auc in scores.items())
@@ -198,6 +206,7 @@ class Story:
             self._summary.facts |= {
                 "closed": closed,
                 "champion": second,
+                "alert_copies": copies,
                 "auc_after": scores,
                 "requests": progress.requests,
                 "rows": progress.rows,
@@ -206,6 +215,7 @@ class Story:
                 "versions": dict(progress.versions),
             }
         self._screen.say(leg.outcome, good=closed)
+        self._screen.say(f"{copies} more copies of alerts reached the controller, and started nothing")
 
     # -- what is asked ------------------------------------------------------------------------------------------------------
 
@@ -235,6 +245,12 @@ class Story:
     def _alert(self) -> list[Sample]:
         return self._clients.prometheus.query(
             f'ALERTS{{alertname="{names.ALERT_FEATURE_DRIFT}",pipeline="{self._pipeline.name}",alertstate="firing"}}'
+        )
+
+    def _active_since(self) -> float:
+        """When the alert's condition became true: what Prometheus says of it, in seconds since the epoch."""
+        return self._value(
+            f'ALERTS_FOR_STATE{{alertname="{names.ALERT_FEATURE_DRIFT}",pipeline="{self._pipeline.name}"}}'
         )
 
     def _judged(self, version: str) -> bool:
