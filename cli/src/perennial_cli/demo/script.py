@@ -19,4 +19,3 @@ class Script:
     replay_to: datetime = datetime(2013, 8, 1, tzinfo=UTC)
     per_second: timedelta = timedelta(hours=6)
     """Simulated time that passes in a second: about 240 flights."""
-    label_delay: timedelta = timedelta(hours=6)

@@ -200,6 +200,7 @@ class Story:
                 f"version {', '.join(sorted(answered))} answers; AUC on the flights that came after: "
                 + ", ".join(f"version {version} {auc:.3f}" for version, auc in scores.items())
             )
+            copies = sum(d.duplicates for d in self._clients.controller.decisions(self._pipeline.name))
             closed = (
                 answered == {second} and scores[second] > scores[first] and self._summary.facts["failed_requests"] == 0
             )

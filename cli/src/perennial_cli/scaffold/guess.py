@@ -74,7 +74,11 @@ def read_columns(file: Path) -> tuple[list[Column], int]:
             "the file does not exist", where=str(file), expected="a csv, json or parquet file with a sample of the data"
         )
     if file.suffix not in _SUMMARIZE:
-        raise SourceError(f"files ending in {file.suffix!r} are not known", where=str(file), expected=f"one of {', '.join(_SUMMARIZE)}")
+        raise SourceError(
+            f"files ending in {file.suffix!r} are not known",
+            where=str(file),
+            expected=f"one of {', '.join(_SUMMARIZE)}",
+        )
     try:
         with duckdb.connect() as connection:
             rows = connection.execute(_SUMMARIZE[file.suffix], [str(file)]).fetchall()
