@@ -60,7 +60,7 @@ class World:
         on: Sequence[str] = ("drift", "quality"),
     ) -> World:
         """What the controller exports of a spec."""
-        by = {"job": "controller", "instance": "c:1", "pipeline": name}
+        by: dict[str, Any] = {"job": "controller", "instance": "c:1", "pipeline": name}
         self.set(names.DRIFT_THRESHOLD, psi, **by).set(names.DRIFT_MIN_ROWS, min_rows, **by)
         self.set(names.DRIFT_WINDOW, 1, window=window, **by)
         for trigger in on:
