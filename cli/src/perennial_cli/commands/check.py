@@ -19,13 +19,12 @@ def command(
     """
     import os
 
-    from perennial_steps.check import check_pipeline
-
     from perennial_cli.console import make_console
     from perennial_cli.embedded.home import find_home
     from perennial_cli.paths import pipelines_dir
     from perennial_spec.load import discover
     from perennial_spec.platform import Platform
+    from perennial_steps.check import check_pipeline
 
     os.environ.setdefault("PERENNIAL_LAKE", str(lake or find_home().lake))
     if lake:
