@@ -43,9 +43,9 @@ demo: install ## Watch the loop close on real flights; leaves the platform up
 up: install ## Start the platform on this machine
 	perennial up
 down: ## End the platform; its state stays in .perennial/
-	perennial down
+	@if command -v perennial >/dev/null; then perennial down; else echo "nothing is installed: nothing can be running"; fi
 status: ## What runs, where, since when
-	perennial status
+	@if command -v perennial >/dev/null; then perennial status; else echo "nothing is installed yet: make demo, or make up"; fi
 
 .PHONY: bench
 bench: install ## Run the benchmarks; results in bench/results.md
@@ -61,5 +61,5 @@ render: install ## Write the pages that are made from code
 	python docs/render.py
 
 .PHONY: clean
-clean: ## Remove the environment and caches, not the platform's state
+clean: down ## End the platform, and remove the environment and caches; its state stays
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis

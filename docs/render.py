@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from perennial_spec.schema import json_schema
+from perennial_spec.units import format_duration
 
 TARGET = Path(__file__).parent / "pipeline.md"
 
@@ -76,6 +80,8 @@ def _default(value: Any) -> str:
         return ", ".join(_default(item) for item in value) or "-"
     if value is None:
         return "-"
+    if isinstance(value, str) and value.startswith("P"):  # pydantic writes defaults of durations in ISO 8601
+        return format_duration(TypeAdapter(timedelta).validate_python(value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -129,3 +129,9 @@ def test_the_digest_follows_meaning_and_code_but_not_comments(write_pipeline: Wr
 def test_words_that_yaml_1_1_took_for_booleans_stay_words(write_pipeline: Write, good_text: str) -> None:
     pipeline = load_pipeline(write_pipeline(text=good_text + "retraining: {on: [quality]}\n"))
     assert pipeline.spec.retraining.on == ("quality",)
+
+
+def test_an_analysis_may_take_as_long_as_it_bakes(write_pipeline: Write, good_text: str) -> None:
+    spec = load_pipeline(write_pipeline(text=good_text + "deployment: {bake: 6h}\n")).spec
+    assert spec.step_timeout("analyse").total_seconds() == 7 * 3600
+    assert spec.step_timeout("train").total_seconds() == 3600

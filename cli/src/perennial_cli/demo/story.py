@@ -201,9 +201,7 @@ class Story:
                 + ", ".join(f"version {version} {auc:.3f}" for version, auc in scores.items())
             )
             copies = sum(d.duplicates for d in self._clients.controller.decisions(self._pipeline.name))
-            closed = (
-                answered == {second} and scores[second] > scores[first] and self._summary.facts["failed_requests"] == 0
-            )
+            closed = answered == {second} and scores[second] > scores[first] and progress.failed == 0
             self._summary.facts |= {
                 "closed": closed,
                 "champion": second,

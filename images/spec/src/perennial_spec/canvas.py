@@ -1,4 +1,4 @@
-"""The ML canvas: what a model is for, in words. Required before a pipeline may deploy to production.
+"""The ML canvas: what a model is for, in words. `perennial check` warns while a pipeline has none.
 
 After the "Machine Learning Canvas" (Dorard, 2015), with the governance fields that audits ask for.
 """

@@ -42,7 +42,7 @@ class Data(Model):
     exclude: tuple[Column, ...] = ()
     """Columns that never reach a model, for example because they are only known later."""
     sensitive: tuple[Column, ...] = ()
-    """Columns that are never a feature, and are kept for the fairness audit."""
+    """Columns that are never a feature, and are kept so that gates can judge slices by them."""
     redact: dict[Column, Literal["drop", "hash"]] = Field(default_factory=dict)
     """Columns that are dropped, or replaced by a keyed hash, before anything is stored."""
     freshness: Duration | None = None

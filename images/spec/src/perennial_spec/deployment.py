@@ -52,8 +52,6 @@ class Deployment(Model):
     """What to do with a step that is still inconclusive after `max_bake`."""
     abort_on: tuple[AbortOn, ...] = (AbortOn(error_rate=0.01),)
     approval: Literal["none", "required"] = "none"
-    watch: Duration = timedelta(hours=72)
-    """After promotion: a regression within this time rolls back instead of retraining."""
 
     @property
     def rollout(self) -> tuple[float, ...]:
@@ -90,6 +88,8 @@ class Quality(Model):
 
 
 class Monitoring(Model):
+    """What raises an alert while the model serves."""
+
     drift: Drift = Drift()
     quality: Quality | None = None
 
@@ -124,5 +124,7 @@ class StepResources(Model):
 
 
 class Lifetime(Model):
+    """How long the model is expected to hold; printed on the model card."""
+
     review_every: Duration = timedelta(days=90)
     retire_after: Duration = timedelta(days=730)

@@ -87,6 +87,7 @@ ALERT_QUALITY = "PerennialQualityLow"
 ALERT_SERVER_DOWN = "PerennialModelServerDown"
 ALERT_NO_DATA = "PerennialNoPredictions"
 ALERT_DATA_STALE = "PerennialDataStale"
+ALERT_MONITORING_DOWN = "PerennialMonitoringDown"
 
 
 def dag_id(pipeline: str) -> str:

@@ -32,7 +32,7 @@ class PipelineSpec(Model):
     name: PipelineName
     owner: Owner
     canvas: Canvas | None = None
-    """Required before a pipeline may deploy to production."""
+    """What the model is for, in words; `perennial check` warns while it is missing."""
     data: Data
     expectations: tuple[Expectation, ...] = ()
     model: ModelSpec
@@ -71,5 +71,5 @@ class PipelineSpec(Model):
 
     def step_timeout(self, step: str) -> timedelta:
         """How long one attempt of `step` may take; `analyse` waits for traffic, and gets that time on top of its work."""
-        waits = self.deployment.max_bake if step == "analyse" else timedelta(0)
+        waits = max(self.deployment.bake, self.deployment.max_bake) if step == "analyse" else timedelta(0)
         return self.step_resources(step).timeout + waits
