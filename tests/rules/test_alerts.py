@@ -170,7 +170,7 @@ def test_quality_asks_for_a_retraining_only_when_the_spec_allows_it(world) -> No
 
 
 def test_one_replica_that_is_down_is_named(world) -> None:
-    world.server("s:1").server("s:2", up=[1] * 20 + [0] * 61)
+    world.pipeline().server("s:1").server("s:2", up=[1] * 20 + [0] * 61)
     assert alertnames(world, 21) == []
     [found] = world.firing(80)
     assert found == {
@@ -183,18 +183,18 @@ def test_one_replica_that_is_down_is_named(world) -> None:
 
 
 def test_no_server_at_all_is_one_alert(world) -> None:
-    world.server("s:1", up=[1] * 20 + [0] * 61)
+    world.pipeline().server("s:1", up=[1] * 20 + [0] * 61)
     [found] = world.firing(60)
     assert (found["alertname"], found.get("instance")) == ("PerennialModelServerDown", None)
 
 
 def test_other_jobs_that_are_down_are_not_model_servers(world) -> None:
-    world.server().set("up", 0, job="perennial-controller", instance="c:1")
+    world.pipeline().server().set("up", 0, job="somebody-elses", instance="x:1")
     assert alertnames(world) == []
 
 
 def test_a_restart_of_a_few_seconds_is_silent(world) -> None:
-    world.server("s:1", up=[1] * 20 + [0] * 2 + [1] * 59)
+    world.pipeline().server("s:1", up=[1] * 20 + [0] * 2 + [1] * 59)
     assert all(
         not found
         for found in world.values({str(s): ('ALERTS{alertstate="firing"}', s) for s in range(19, 30)}).values()
@@ -264,6 +264,76 @@ def test_data_without_a_limit_is_never_stale(world) -> None:
     assert alertnames(world) == []
 
 
-def test_an_empty_world_has_one_alert_and_no_error(world) -> None:
+# -- the watchers themselves --
+
+
+@pytest.fixture
+def watched(world):
+    """A world in which the controller and the quality exporter are down from step 20 on, or not, as a test says."""
+
+    def make(controller: list[int], quality: list[int]):
+        world.server().pipeline().set("up", controller, job="perennial-controller", instance="c:1")
+        return world.set("up", quality, job="perennial-quality", instance="q:1")
+
+    return make
+
+
+UP, LOST, AWAY = [1] * 81, [1] * 20 + [0] * 61, [1] * 20 + [0] * 20 + [1] * 41
+
+
+@pytest.mark.parametrize(("part", "instance"), [("controller", "c:1"), ("quality", "q:1")])
+def test_a_watcher_that_is_down_is_named_after_a_minute(watched, part: str, instance: str) -> None:
+    world = watched(*((LOST, UP) if part == "controller" else (UP, LOST)))
+    if part == "controller":  # its thresholds go with it: still one alert, which names it
+        world.unscraped("c:1", 20, 81)
+    assert alertnames(world, 23) == []
+    world.check_alert(
+        "PerennialMonitoringDown",
+        24,
+        {"instance": instance, "job": f"perennial-{part}", "severity": "critical", "action": "none"},
+        {
+            "summary": f"perennial-{part} is down: drift, quality or stale data may go unnoticed",
+            "description": f"Prometheus cannot scrape {instance} of job perennial-{part}. Without the controller no alert on drift, "
+            "quality or data can fire, and none starts a retraining; without the quality exporter PerennialQualityLow cannot fire.",
+            "runbook_url": f"{BASE}/PerennialMonitoringDown.md",
+        },
+    )
+
+
+def test_thresholds_that_nobody_exports_are_told(world) -> None:
+    world.server()
+    world.check_alert(
+        "PerennialMonitoringDown",
+        60,
+        {"severity": "critical", "action": "none"},
+        {
+            "summary": "drift, quality or stale data may go unnoticed",
+            "description": "Prometheus has no pipeline's thresholds, which the controller exports. Without the controller no alert on "
+            "drift, quality or data can fire, and none starts a retraining; without the quality exporter PerennialQualityLow "
+            "cannot fire.",
+            "runbook_url": f"{BASE}/PerennialMonitoringDown.md",
+        },
+    )
+
+
+def test_watchers_that_are_up_are_silent(watched) -> None:
+    assert alertnames(watched(UP, UP)) == []
+
+
+def test_a_watcher_that_restarts_within_a_minute_is_silent(watched) -> None:
+    world = watched([1] * 20 + [0] * 3 + [1] * 58, UP).unscraped("c:1", 20, 23)
+    found = world.values({str(step): ('ALERTS{alertstate="firing"}', step) for step in range(19, 35)})
+    assert not any(found.values())
+
+
+@pytest.mark.parametrize("part", ["controller", "quality"])
+def test_the_alert_resolves_when_the_watcher_is_back(watched, part: str) -> None:
+    world = watched(*((AWAY, UP) if part == "controller" else (UP, AWAY)))
+    found = world.values({str(step): ('ALERTS{alertstate="firing"}', step) for step in (39, 40)})
+    assert [labels["job"] for labels, _ in found["39"]] == [f"perennial-{part}"]
+    assert found["40"] == []
+
+
+def test_an_empty_world_has_the_alerts_of_what_is_missing_and_no_error(world) -> None:
     world.set("something_else", 1)
-    assert alertnames(world) == ["PerennialModelServerDown"]
+    assert alertnames(world) == ["PerennialModelServerDown", "PerennialMonitoringDown"]

@@ -185,9 +185,9 @@ def test_drift_below_the_threshold_is_silent(world, moved) -> None:
     assert world.firing() == []
 
 
-def test_without_the_controllers_thresholds_nothing_fires_and_nothing_fails(world, moved) -> None:
+def test_without_the_controllers_thresholds_only_their_lack_is_told_and_nothing_fails(world, moved) -> None:
     world.server().champion().traffic(moved)
-    assert world.firing() == []
+    assert [labels["alertname"] for labels in world.firing()] == ["PerennialMonitoringDown"]
 
 
 def test_a_controller_that_is_scraped_twice_changes_nothing(demo, moved) -> None:
