@@ -131,6 +131,29 @@ async def test_a_run_is_not_written_as_ended_before_the_registry_has_told_its_mo
     assert (ended["outcome"], ended["model_version"], ended["data_version"]) == ("success", "1", 7)
 
 
+async def test_one_run_that_cannot_be_asked_after_holds_no_other(world: Any) -> None:
+    from starlette.responses import JSONResponse
+
+    world.pipeline("trains")
+    async with world.controller() as client:
+        first = (await client.http.post("/api/v1/pipelines/flights/runs", json=ASKED)).json()
+        second = (await client.http.post("/api/v1/pipelines/trains/runs", json=ASKED)).json()
+        await client.until(lambda: world.airflow.of("flights") and world.airflow.of("trains"))
+        world.registry.misbehave_for["flights"] = lambda: JSONResponse({}, 503)
+        world.airflow.finish(first["run_id"])
+        world.airflow.finish(second["run_id"])
+        world.airflow.add("trains", "scheduled__1", run_type="scheduled")
+        assert (await _ended(client, second["id"]))["outcome"] == "success"
+
+        async def noted() -> bool:
+            return "scheduled__1" in {row["run_id"] for row in await client.decisions("trains")}
+
+        await client.until(noted)
+        assert (await client.decision(first["id"]))["outcome"] is None
+        world.registry.misbehave_for.clear()
+        assert (await _ended(client, first["id"]))["outcome"] == "success"
+
+
 async def test_a_broken_pipeline_holds_its_alerts_until_it_is_mended(world: Any, make_alert: Any) -> None:
     world.validated("trains", 3)
     file = world.pipeline("trains") / "pipeline.yaml"

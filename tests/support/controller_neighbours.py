@@ -141,6 +141,8 @@ class FakeRegistry:
     versions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     champions: dict[str, str] = field(default_factory=dict)
     misbehave: Callable[[], Response | None] = lambda: None
+    misbehave_for: dict[str, Callable[[], Response]] = field(default_factory=dict)
+    """What to answer to a question about the versions of one model."""
 
     def app(self) -> Starlette:
         api = "/api/2.0/mlflow"
@@ -176,6 +178,8 @@ class FakeRegistry:
             return wrong
         query = r"name = '(.+)' AND tags\.`perennial\.run_key` = '(.+)'"
         name, run_key = re.fullmatch(query, request.query_params["filter"]).groups()  # type: ignore[union-attr]
+        if name in self.misbehave_for:
+            return self.misbehave_for[name]()
         tag = {"key": "perennial.run_key", "value": run_key}
         found = [version for version in reversed(self.versions.get(name, [])) if tag in version["tags"]]
         return JSONResponse({"model_versions": found} if found else {})

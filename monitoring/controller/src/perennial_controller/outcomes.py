@@ -14,6 +14,7 @@ from perennial_controller.ledger import Ledger
 from perennial_controller.registry import Registry
 from perennial_controller.specs import Specs
 from perennial_spec import names
+from perennial_spec.errors import PerennialError
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +33,21 @@ class Outcomes:
         """Ask after every run that is not known to have ended, and take note of runs that the ledger does not know.
 
         Raises:
-            PerennialError: Airflow or the registry does not answer; what was not learned is asked again.
+            PerennialError: Airflow or the registry does not answer; what was not learned is asked again. The first of
+                them, after all runs were asked after: one pipeline's trouble does not hold the others.
         """
+        troubles: list[PerennialError] = []
         for entry in await self.ledger.unfinished():
-            await self._follow(entry)
-        await self._adopt()
+            try:
+                await self._follow(entry)
+            except PerennialError as error:
+                troubles.append(error)
+        try:
+            await self._adopt()
+        except PerennialError as error:
+            troubles.append(error)
+        if troubles:
+            raise troubles[0]
 
     async def _follow(self, entry: Entry) -> None:
         assert entry.dag_id and entry.run_id
