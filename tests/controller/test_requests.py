@@ -140,8 +140,31 @@ async def test_a_person_is_told_when_the_ledger_is_away(world: Any) -> None:
     async with world.controller() as client:
         with world.database.away():
             answer = await client.http.post(RUNS, json=ASKED)
+            looked = await client.http.get("/api/v1/pipelines/flights/decisions")
+    assert answer.status_code == looked.status_code == 503
+    assert "it may have been written before that: look at the pipeline's decisions" in answer.json()["next"]
+    assert looked.json()["next"] == "ask again"
+
+
+async def test_a_request_whose_answer_was_lost_is_repeated_with_its_key_and_is_one_request(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from perennial_controller.decider import Decider
+
+    async def away(self: Decider, name: str) -> None:
+        raise TimeoutError("the database went away after the writing")
+
+    async with world.controller(decide_every=3600) as client:
+        headers = {"Idempotency-Key": "2026-q1"}
+        with monkeypatch.context() as patch:
+            patch.setattr(Decider, "decide_pipeline", away)
+            answer = await client.http.post(RUNS, json=ASKED, headers=headers)
+        (written,) = await client.decisions()
+        again = await client.http.post(RUNS, json=ASKED, headers=headers)
+        assert len(await client.decisions()) == 1
     assert answer.status_code == 503
-    assert answer.json()["next"] == "ask again: nothing was started, and nothing is lost"
+    assert "repeat it with the same Idempotency-Key" in answer.json()["next"]
+    assert (again.json()["id"], again.json()["started"]) == (written["id"], True)
 
 
 async def test_a_person_does_not_wait_for_a_registry_that_is_away(world: Any, make_alert: Any) -> None:

@@ -34,6 +34,11 @@ _STATUS: tuple[tuple[type[PerennialError], int], ...] = (
 )
 _DB_SECONDS = 15.0
 """Longest that a request waits for the ledger."""
+_AGAIN = (
+    "it may have been written before that: look at the pipeline's decisions before you ask again, "
+    "or repeat it with the same Idempotency-Key"
+)
+"""The ledger can go away between the writing and the answer, so nobody may say that nothing was started."""
 
 
 def make_app(controller: Controller) -> Starlette:
@@ -79,9 +84,7 @@ def _endpoint(controller: Controller, handler: _Handler, open_to_all: bool) -> C
             return _problem(error, next((status for kind, status in _STATUS if isinstance(error, kind)), 500))
         except LEDGER_ERRORS as error:
             log.warning("%s: the ledger does not answer: %s", request.url.path, brief(error))
-            away = RequestError(
-                "the ledger does not answer", next="ask again: nothing was started, and nothing is lost"
-            )
+            away = RequestError("the ledger does not answer", next=_AGAIN if request.method == "POST" else "ask again")
             return _problem(away, 503, {"Retry-After": "2"})
 
     return endpoint
