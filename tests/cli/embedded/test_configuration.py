@@ -12,6 +12,7 @@ import yaml
 
 from perennial_cli.embedded import mlflow, prometheus
 from perennial_cli.embedded.home import Home
+from perennial_cli.embedded.parts import platform_parts
 from perennial_cli.embedded.ports import Ports
 from perennial_cli.embedded.secrets import ensure_secrets
 from perennial_spec.errors import PlatformError
@@ -55,6 +56,12 @@ def test_prometheus_scrapes_each_of_our_parts_and_tells_alertmanager() -> None:
         "perennial-quality": ["127.0.0.1:8802"],
     }
     assert settings["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] == ["127.0.0.1:9093"]
+
+
+def test_only_the_controller_is_told_where_the_ledger_is(folder: Home) -> None:
+    parts = platform_parts(folder, PROJECT, Ports(), ensure_secrets(folder))
+    told = {part.name for part in parts if part.environment.get("PERENNIAL_DATABASE_URL", "").endswith("/perennial")}
+    assert told == {"controller"}
 
 
 def test_rules_are_read_without_their_tests(tmp_path: Path) -> None:

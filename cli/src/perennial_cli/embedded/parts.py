@@ -77,7 +77,7 @@ def platform_parts(home: Home, project: Path, ports: Ports, secrets: Secrets) ->
         *prometheus.parts(home, ports),
         _ours("server", "perennial_serving", known, ports, needs=("mlflow",)),
         _ours("controller", "perennial_controller", ledger, ports, needs=("databases",)),
-        _ours("quality", "perennial_controller.quality", ledger, ports, needs=("mlflow",)),
+        _ours("quality", "perennial_controller.quality", known, ports, needs=("mlflow",)),
     )
 
 
