@@ -112,6 +112,23 @@ async def test_an_alert_that_ends_while_it_waits_starts_nothing(world: Any, make
     assert client.airflow.posts == []
 
 
+async def test_an_alert_that_comes_back_after_its_end_is_decided_anew(world: Any, make_alert: Any) -> None:
+    async with world.controller() as client:
+        (id,) = (await client.alert(make_alert())).json()["decisions"]
+        await client.decided(id, "waiting_for_data")
+        await client.alert(make_alert(status="resolved"))
+        await client.decided(id, "resolved")
+        world.database.run("UPDATE perennial_decisions SET resolved_at = resolved_at - interval '2 minutes'")
+        await client.alert(make_alert())  # the same startsAt: a short gap in the figures
+        row = await client.decided(id, "waiting_for_data")
+        assert row["resolved_at"] is None
+        world.validated("flights", 3)
+        row = await client.decided(id, "accepted")
+    assert [step["decision"] for step in row["trail"]] == [
+        *("waiting_for_data", "resolved", "waiting_for_data", "accepted")
+    ]
+
+
 async def test_an_end_that_comes_before_the_alert_itself_starts_nothing(world: Any, make_alert: Any) -> None:
     world.validated("flights", 3)
     async with world.controller() as client:

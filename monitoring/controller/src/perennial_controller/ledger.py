@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, literal_column, select, text, update
+from sqlalchemy import case, func, literal_column, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -26,6 +26,8 @@ from perennial_spec.errors import PlatformError
 
 _LOCK_CLASS = 0x7065_7265
 """First half of the advisory locks' keys, so that they meet nobody else's in the same database."""
+_LATE = timedelta(seconds=60)
+"""A firing copy that comes so soon after the alert's end was sent before it, and was overtaken."""
 _MAX_TRAIL = 50
 _HELD = [str(kind) for kind in HELD]
 _t = decisions.c
@@ -284,7 +286,7 @@ def _open() -> Any:
 async def _write(connection: AsyncConnection, event: NewEvent, now: datetime) -> Written:
     on_copy: dict[str, Any] = {"resolved_at": func.coalesce(_t.resolved_at, now)}
     if not event.resolved:
-        on_copy = {"duplicates": _t.duplicates + 1, "last_seen_at": now}
+        on_copy = {"duplicates": _t.duplicates + 1, "last_seen_at": now, **_firing_again(now)}
     # Most events are copies. An insert would use up an id for each, and people would wonder about the gaps.
     known = update(decisions).where(_t.dedupe_key == event.dedupe_key).values(**on_copy).returning(_t.id)
     if (id := await connection.scalar(known)) is not None:
@@ -300,6 +302,17 @@ async def _write(connection: AsyncConnection, event: NewEvent, now: datetime) ->
     )
     row = (await connection.execute(statement)).one()
     return Written(row.id, event.pipeline, row.new)
+
+
+def _firing_again(now: datetime) -> dict[str, Any]:
+    """What a firing copy changes on an alert that had ended: Prometheus keeps `startsAt` over a short gap."""
+    again = _t.resolved_at < now - _LATE
+    undecided = again & (_t.decision == DecisionKind.RESOLVED)
+    return {
+        "resolved_at": case((again, None), else_=_t.resolved_at),
+        "decision": case((undecided, DecisionKind.RECEIVED), else_=_t.decision),
+        "reason": case((undecided, "the alert fires again; not decided yet"), else_=_t.reason),
+    }
 
 
 def _columns(event: NewEvent, now: datetime) -> dict[str, Any]:
