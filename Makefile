@@ -29,11 +29,11 @@ lint: install ## Check format, style, types, imports, rules and the lock
 
 .PHONY: test
 test: install ## Run all tests but those on Kubernetes (at most 12 minutes on 2 cores)
-	pytest
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-fast
 test-fast: install ## Run the tests that start no platform
-	pytest -m "not loop"
+	pytest -n 2 --dist loadfile -m "not loop"
 
 .PHONY: demo
 demo: install ## Watch the loop close on real flights; leaves the platform up
