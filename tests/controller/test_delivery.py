@@ -89,6 +89,12 @@ async def test_a_run_that_airflow_will_never_take_is_given_up_and_holds_nothing(
             return row if row["delivery"] == "failed" else None
 
         row = await client.until(failed)
+
+        async def successor() -> int:
+            return int((await client.decision(id))["successor_id"] or 0)
+
+        await client.decided(await client.until(successor), "waiting_for_data")  # and does not ask Airflow in a loop
+        assert len(world.airflow.posts) == 1
         world.airflow.misbehave = lambda: None
         (second,) = (await client.alert(make_alert(fingerprint="f2"))).json()["decisions"]
         await client.decided(second, "accepted")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 ASKED = {"reason": "r", "actor": "ada"}
 
 
@@ -52,6 +54,100 @@ async def test_an_alert_merged_into_a_run_that_does_not_help_waits_for_newer_dat
         world.validated("flights", 6)
         row = await client.decided(second, "accepted")
     assert [step["decision"] for step in row["trail"]] == ["merged", "waiting_for_data", "accepted"]
+
+
+async def _successor(client: Any, id: int) -> int:
+    async def found() -> int:
+        return int((await client.decision(id))["successor_id"] or 0)
+
+    return int(await client.until(found))
+
+
+async def test_an_alert_whose_run_failed_asks_again_and_gets_a_run_on_newer_data_only(
+    world: Any, make_alert: Any
+) -> None:
+    world.validated("flights", 3)
+    async with world.controller() as client:
+        (first,) = (await client.alert(make_alert())).json()["decisions"]
+        run_id = (await client.decided(first, "accepted"))["run_id"]
+        await client.until(lambda: world.airflow.of("flights"))
+        world.airflow.finish(run_id, "failed")  # it had not come as far as a model
+        second = await _successor(client, first)
+        waiting = await client.decided(second, "waiting_for_data")
+        assert "the run that this alert had on 3 did not succeed" in waiting["reason"]
+        assert (await client.alert(make_alert())).json() == {"decisions": [second], "new": 0}
+        await asyncio.sleep(0.4)
+        assert len(world.airflow.posts) == 1
+        world.validated("flights", 4)
+        again = await client.decided(second, "accepted")
+        await client.until(lambda: len(world.airflow.of("flights")) == 2)
+        world.airflow.finish(again["run_id"], "failed")
+        third = await _successor(client, second)
+        await client.decided(third, "waiting_for_data")
+        await client.alert(make_alert(status="resolved"))
+        await client.decided(third, "resolved")
+        rows = await client.decisions()
+    assert [row["dedupe_key"].partition("+00:00")[2] for row in rows] == ["#3", "#2", ""]
+    assert [(row["outcome"], row["duplicates"]) for row in rows] == [(None, 0), ("failed", 1), ("failed", 0)]
+    assert rows[-1]["run_id"] == run_id != again["run_id"]
+    assert len(world.airflow.posts) == 2
+
+
+async def test_an_alert_asks_again_within_its_cooldown(world: Any, make_alert: Any) -> None:
+    world.pipeline("flights", "{on: [drift], cooldown: 1h}")
+    world.validated("flights", 3)
+    async with world.controller() as client:
+        (first,) = (await client.alert(make_alert())).json()["decisions"]
+        run_id = (await client.decided(first, "accepted"))["run_id"]
+        await client.until(lambda: world.airflow.of("flights"))
+        world.validated("flights", 4)
+        world.airflow.finish(run_id, "failed")
+        await client.decided(await _successor(client, first), "cooling_down")
+
+
+@pytest.mark.parametrize("state", ["success", "failed"])
+async def test_an_alert_that_is_answered_or_over_does_not_ask_again(world: Any, make_alert: Any, state: str) -> None:
+    world.validated("flights", 3)
+    async with world.controller() as client:
+        (id,) = (await client.alert(make_alert())).json()["decisions"]
+        run_id = (await client.decided(id, "accepted"))["run_id"]
+        await client.until(lambda: world.airflow.of("flights"))
+        if state == "failed":
+            await client.alert(make_alert(status="resolved"))
+        world.airflow.finish(run_id, state)
+        await _ended(client, id)
+        world.validated("flights", 4)
+        await client.alert(make_alert())
+        await asyncio.sleep(0.4)
+        (row,) = await client.decisions()
+    assert (row["outcome"], row["duplicates"]) == (state, 1)
+    assert len(world.airflow.posts) == 1
+
+
+async def test_an_alert_that_comes_back_after_its_run_failed_asks_again(world: Any, make_alert: Any) -> None:
+    world.validated("flights", 3)
+    async with world.controller() as client:
+        (first,) = (await client.alert(make_alert())).json()["decisions"]
+        run_id = (await client.decided(first, "accepted"))["run_id"]
+        await client.until(lambda: world.airflow.of("flights"))
+        await client.alert(make_alert(status="resolved"))
+        world.airflow.finish(run_id, "failed")
+        await _ended(client, first)
+        world.database.run("UPDATE perennial_decisions SET resolved_at = resolved_at - interval '2 minutes'")
+        await client.alert(make_alert())
+        await client.decided(await _successor(client, first), "waiting_for_data")
+
+
+async def test_two_controllers_write_one_successor(world: Any, make_alert: Any) -> None:
+    world.validated("flights", 3)
+    async with world.controller() as one, world.controller():
+        (first,) = (await one.alert(make_alert())).json()["decisions"]
+        run_id = (await one.decided(first, "accepted"))["run_id"]
+        await one.until(lambda: world.airflow.of("flights"))
+        world.airflow.finish(run_id, "failed")
+        await one.decided(await _successor(one, first), "waiting_for_data")
+        await asyncio.sleep(0.4)
+        assert len(await one.decisions()) == 2
 
 
 async def test_the_cooldown_holds_an_alert_and_then_lets_it_go(world: Any, make_alert: Any) -> None:

@@ -42,6 +42,8 @@ class Decider:
 
     async def decide_all(self) -> None:
         """Decide on every open event of every pipeline. One pipeline's trouble does not hold the others."""
+        now = self.clock()
+        await self.ledger.succeed(now, now - self.expiry)
         for pipeline in await self.ledger.pipelines_with_open_events():
             await self.decide_pipeline(pipeline)
 

@@ -52,6 +52,11 @@ class Entry:
     """The version in the registry that the run has registered."""
     data_version: int | None
     """The version of the data which that model was trained on."""
+    seen_data_version: int | None
+    """Newest version of the data that had passed validation when this was accepted; of a successor that is not accepted yet:
+    when the row before it was."""
+    successor_id: int | None
+    """The row that asks again, because this one's run did not succeed and the alert still fires."""
 
     @property
     def started(self) -> bool:
@@ -67,6 +72,7 @@ class Entry:
             action=self.action,
             resolved=self.resolved_at is not None,
             last_seen=self.last_seen_at if self.kind == "alert" else None,
+            seen_data_version=self.seen_data_version,
         )
 
     def why(self) -> Reason:

@@ -32,6 +32,12 @@ class NewEvent:
     resolved: bool = False
 
 
+def successor_key(dedupe_key: str) -> str:
+    """The key of the row that follows an alert's: `#2` after the first, `#3` after that. An alert's own key ends in its time."""
+    first, _, generation = dedupe_key.rpartition("#")
+    return f"{first}#{int(generation) + 1}" if first and generation.isdigit() else f"{dedupe_key}#2"
+
+
 def target_dag(kind: EventKind, pipeline: str) -> str:
     """The DAG that an event of this kind starts."""
     return names.data_dag_id(pipeline) if kind == "data" else names.dag_id(pipeline)

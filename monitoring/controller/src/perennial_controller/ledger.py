@@ -19,9 +19,9 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from perennial_controller.entry import Entry
-from perennial_controller.events import MAX_SUMMARY, NewEvent, run_id_of, target_dag
+from perennial_controller.events import MAX_SUMMARY, NewEvent, run_id_of, successor_key, target_dag
 from perennial_controller.policy import HELD, Decision, DecisionKind, History, Run
-from perennial_controller.tables import decisions
+from perennial_controller.tables import UNANSWERED, decisions
 from perennial_spec.errors import PlatformError
 
 _LOCK_CLASS = 0x7065_7265
@@ -125,6 +125,18 @@ class Ledger:
             lock = text("SELECT pg_advisory_xact_lock(:class, hashtext(:pipeline))")
             await connection.execute(lock, {"class": _LOCK_CLASS, "pipeline": pipeline})
             yield Deciding(connection, pipeline)
+
+    async def succeed(self, now: datetime, seen_since: datetime) -> None:
+        """Let alerts ask again whose run did not succeed and that still fire: a new row each, so that the old one keeps its run.
+
+        Args:
+            now: aware.
+            seen_since: an alert of which no copy came since then has ended.
+        """
+        unanswered = select(decisions).where(UNANSWERED, _t.last_seen_at > seen_since).order_by(_t.id)
+        async with self._engine.begin() as connection:
+            for entry in await _rows(connection, unanswered.limit(200).with_for_update()):
+                await _succeed(connection, entry, now)
 
     async def pipelines_with_open_events(self) -> list[str]:
         async with self._engine.connect() as connection:
@@ -273,6 +285,7 @@ class Deciding:
                 "run_id": run_id_of(entry.kind, entry.dedupe_key, entry.received_at),
                 "delivery": "pending",
                 "next_attempt_at": now,
+                "seen_data_version": decision.seen_data_version,
             }
         await self._connection.execute(update(decisions).where(_t.id == entry.id).values(**values))
         return changed
@@ -288,8 +301,8 @@ async def _write(connection: AsyncConnection, event: NewEvent, now: datetime) ->
     if not event.resolved:
         on_copy = {"duplicates": _t.duplicates + 1, "last_seen_at": now, **_firing_again(now)}
     # Most events are copies. An insert would use up an id for each, and people would wonder about the gaps.
-    known = update(decisions).where(_t.dedupe_key == event.dedupe_key).values(**on_copy).returning(_t.id)
-    if (id := await connection.scalar(known)) is not None:
+    if (id := await _newest(connection, event.dedupe_key)) is not None:
+        await connection.execute(update(decisions).where(_t.id == id).values(**on_copy))
         return Written(id, event.pipeline, new=False)
     new = insert(decisions).values(
         **_columns(event, now),
@@ -302,6 +315,30 @@ async def _write(connection: AsyncConnection, event: NewEvent, now: datetime) ->
     )
     row = (await connection.execute(statement)).one()
     return Written(row.id, event.pipeline, row.new)
+
+
+async def _newest(connection: AsyncConnection, dedupe_key: str) -> int | None:
+    """The row that stands for an event now, locked: its own or its last successor's."""
+    newest: int | None = None
+    wanted = _t.dedupe_key == dedupe_key
+    # Row by row: whoever writes a successor holds the row before it, and a lock that was waited for shows what was written.
+    while row := (await connection.execute(select(_t.id, _t.successor_id).where(wanted).with_for_update())).first():
+        newest = row.id
+        wanted = _t.id == row.successor_id
+    return newest
+
+
+async def _succeed(connection: AsyncConnection, entry: Entry, now: datetime) -> None:
+    columns = (_t.kind, _t.pipeline, _t.summary, _t.alert, _t.action, _t.payload, _t.last_seen_at, _t.seen_data_version)
+    successor = insert(decisions).values(
+        **{column.name: getattr(entry, column.name) for column in columns},
+        received_at=now,
+        dedupe_key=successor_key(entry.dedupe_key),
+        decision=DecisionKind.RECEIVED,
+        reason=f"the alert still fires, and run {entry.run_id} ended with {entry.outcome}: not decided yet",
+    )
+    id = await connection.scalar(successor.returning(_t.id))
+    await connection.execute(update(decisions).where(_t.id == entry.id).values(successor_id=id))
 
 
 def _firing_again(now: datetime) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Whether an event starts a run, and why: pure functions of the event, the pipeline's history, its spec, the facts and the clock.
 
 alert     starts a training run when its trigger is in `retraining.on`, no run is active, the cooldown is over, the budget is
-          not spent, and there is validated data that no model was trained on. One that is held back is asked again while it fires.
+          not spent, and there is validated data that no model was trained on. One that is held back is asked again while it fires;
+          one whose run did not succeed asks again as a new event, which waits for data that this run could not have had.
 person    starts a training run unless one is active.
 data      starts a run of the data DAG unless one is already waiting to start.
 """
@@ -66,6 +67,8 @@ class Event:
     resolved: bool = False
     last_seen: datetime | None = None
     """When the newest copy of the alert came; None for an event that has no copies."""
+    seen_data_version: int | None = None
+    """Newest validated version of the data when a run for this alert was accepted that did not succeed; None: there was none."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ class Decision:
     """In words. Says points in time rather than times left, so that it changes only when the decision does."""
     run_id: str | None = None
     """The run that the event was merged into."""
+    seen_data_version: int | None = None
+    """Newest validated version of the data when a run is accepted, if that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ def decide(  # noqa: PLR0917 (one case of the policy, in the order in which a pe
     for rule in _RULES[event.kind]:
         if decision := rule(case):
             return decision
-    return Decision(DecisionKind.ACCEPTED, _accepted(case))
+    return Decision(DecisionKind.ACCEPTED, _accepted(case), seen_data_version=facts.validated_version)
 
 
 def _ended(case: _Case) -> Decision | None:
@@ -254,6 +259,12 @@ def _new_data(case: _Case) -> Decision | None:
         return Decision(
             DecisionKind.WAITING_FOR_DATA,
             f"data version {newest} is the newest that passed validation, and a model was already trained on {tried}",
+        )
+    seen = case.event.seen_data_version
+    if seen is not None and newest <= seen:
+        return Decision(
+            DecisionKind.WAITING_FOR_DATA,
+            f"data version {newest} is the newest that passed validation, and the run that this alert had on {seen} did not succeed",
         )
     return None
 

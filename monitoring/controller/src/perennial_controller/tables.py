@@ -43,7 +43,12 @@ decisions = Table(
     Column("finished_at", _TIME),
     Column("model_version", Text),
     Column("data_version", BigInteger),
+    # -- the row that asks again, when an alert's run did not succeed --
+    Column("seen_data_version", BigInteger),
+    Column("successor_id", BigInteger),
 )
+UNANSWERED = text("kind = 'alert' AND outcome <> 'success' AND resolved_at IS NULL AND successor_id IS NULL")
+"""Alerts that fire although their run is over without success, and that no other row follows."""
 
 Index("perennial_decisions_of_pipeline", decisions.c.pipeline, decisions.c.id)
 Index(
@@ -59,6 +64,7 @@ Index(
     decisions.c.pipeline,
     postgresql_where=text("decision IN ('received', 'merged', 'cooling_down', 'over_budget', 'waiting_for_data')"),
 )
+Index("perennial_decisions_unanswered", decisions.c.id, postgresql_where=UNANSWERED)
 Index(
     "perennial_decisions_unfinished", decisions.c.id, postgresql_where=text("delivery IS NOT NULL AND outcome IS NULL")
 )
