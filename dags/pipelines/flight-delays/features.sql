@@ -69,7 +69,7 @@ SELECT
     CASE WHEN is_fresh THEN precip END AS precipitation_inches,
     CASE WHEN is_fresh THEN pressure END AS pressure_hpa,
     CASE WHEN is_fresh THEN visib END AS visibility_miles,
-    -- Only known later: kept for the analyst, excluded from every model in pipeline.yaml
+    -- Only known later: pipeline.yaml excludes them, so that they are neither stored nor seen by a model
     dep_time,
     dep_delay,
     arr_time,
