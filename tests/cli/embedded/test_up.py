@@ -52,7 +52,7 @@ def test_no_secret_is_on_a_command_line(folder: Home) -> None:
 def test_steps_and_servers_are_not_told_the_ledgers_password(folder: Home) -> None:
     plan = make_plan(folder, options(folder))
     told = {part.name for part in plan.parts if "PERENNIAL_DATABASE_URL" in part.environment}
-    assert told == {"controller", "quality", "databases", "airflow-migrate"}
+    assert told == {"controller", "databases", "airflow-migrate"}
 
 
 def test_a_taken_port_stops_it_before_anything_is_written(folder: Home) -> None:
