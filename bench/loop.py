@@ -11,6 +11,7 @@ does the same work on the same files, with its champion of the same months. Medi
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -159,8 +160,17 @@ def _seconds(text: str) -> float:
     return datetime.fromisoformat(text).astimezone(UTC).timestamp()
 
 
-def measure_plain(folder: Path) -> float:
-    """Seconds of the plain script for the same retraining; its first champion is made before, and not timed."""
+@dataclass(frozen=True)
+class Plain:
+    """One retraining by the plain script, in seconds."""
+
+    total: float
+    evaluate: float
+    """Of these, judging the challenger: the platform does so after it has registered it, so its total has none."""
+
+
+def measure_plain(folder: Path) -> Plain:
+    """The plain script's time for the same retraining; its first champion is made before, and not timed."""
     lake, work, tracking = folder / "plain-lake", folder / "plain", folder / "plain.db"
     work.mkdir()
     world = World(folder / "year", lake)
@@ -172,8 +182,9 @@ def measure_plain(folder: Path) -> float:
     began = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds = time.perf_counter() - began
-    print(done.stdout.splitlines()[-1], file=sys.stderr)
-    return seconds
+    printed = done.stdout.splitlines()[-1]
+    print(printed, file=sys.stderr)
+    return Plain(seconds, json.loads(printed)["legs"]["evaluate"])
 
 
 def _wait(what: str, look: Callable[[], T | None], seconds: float = WAIT_SECONDS) -> T:
@@ -185,12 +196,13 @@ def _wait(what: str, look: Callable[[], T | None], seconds: float = WAIT_SECONDS
     return found
 
 
-def report(platform: list[Measured], plain: list[float]) -> str:
+def report(platform: list[Measured], plain: list[Plain]) -> str:
     """The section of results.md."""
     median = statistics.median
-    script = median(plain)
+    script = median(run.total for run in plain)
+    without = median(run.total - run.evaluate for run in plain)
     total = median(run.total for run in platform)
-    ratio = median(run.total / other for run, other in zip(platform, plain, strict=True))
+    ratio = median(run.total / other.total for run, other in zip(platform, plain, strict=True))
     target = 1.5 * script + 5
     rows = [
         ("threshold crossed to alert at the controller", "alert"),
@@ -212,6 +224,7 @@ def report(platform: list[Measured], plain: list[float]) -> str:
             "| --- | ---: |",
             *lines,
             f"| the same work as one plain script | {script:.1f} |",
+            f"| the plain script without its evaluation, which the platform does after registering | {without:.1f} |",
             "",
             f"Ratio of each pair, median: {ratio:.2f}. Target: at most 1.5 times the plain script and 5 s, {target:.1f} s: "
             f"{'held' if total <= target else 'missed'}.",
@@ -219,7 +232,7 @@ def report(platform: list[Measured], plain: list[float]) -> str:
             "All runs: platform "
             + ", ".join(f"{run.total:.1f}" for run in platform)
             + "; plain script "
-            + ", ".join(f"{s:.1f}" for s in plain)
+            + ", ".join(f"{run.total:.1f}" for run in plain)
             + ".",
             "",
         ]
@@ -230,17 +243,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
     platform: list[Measured] = []
-    plain: list[float] = []
+    plain: list[Plain] = []
     for run in range(parser.parse_args().runs):
         folder = Path(tempfile.mkdtemp(prefix="perennial-bench-"))
         folder.chmod(0o755)  # PostgreSQL runs as a user of its own when this is root
         try:
             platform.append(measure_platform(folder))
             plain.append(measure_plain(folder))
-            print(f"run {run + 1}: {platform[-1]}, plain script {plain[-1]:.1f} s", file=sys.stderr)
+            print(f"run {run + 1}: {platform[-1]}, plain script {plain[-1]}", file=sys.stderr)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     text = "# Results\n\n" + report(platform, plain)
+    text += "\nThe data was validated when it arrived, so the platform's `validate` reads that record; the plain script validates in its run.\n"
     (ROOT / "bench" / "results.md").write_text(text)
     print(text)
 
