@@ -22,7 +22,7 @@ class ModelServer:
         return ask(self._client, "GET", f"/v2/models/{pipeline}/ready", part="server").status_code == 200
 
     def versions_that_answer(self, pipeline: str, rows: list[dict[str, Any]]) -> list[str]:
-        """The version that answered each of `rows`, asked in one request."""
+        """The distinct versions that answered `rows`, asked in one request."""
         path = f"/pipelines/{pipeline}/invocations"
         response = ask(self._client, "POST", path, part="server", json={"dataframe_records": rows})
         if response.status_code != 200:

@@ -14,7 +14,7 @@ apiVersion: perennial/v1
 name: $name
 owner: {team: $team, contact: "$team@example.com"}   # who is asked when it breaks
 
-# canvas: what the model is for, in words. Required before it may deploy to production; see flight-delays for an example.
+# canvas: what the model is for, in words. `perennial check` warns until it is there; see flight-delays for an example.
 
 data:
   sources:

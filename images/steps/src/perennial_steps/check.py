@@ -68,7 +68,7 @@ def _canvas(pipeline: Pipeline) -> list[Finding]:
             str(pipeline.folder / SPEC_FILE),
             "there is no canvas: nobody can read what this model is for",
             expected="canvas with background, value_proposition, objectives and the other fields",
-            next="write it before the pipeline deploys to production, where it is required",
+            next="write it; flight-delays has an example",
         )
     ]
 
