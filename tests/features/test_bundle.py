@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from perennial_features.bundle import Bundle
+from perennial_features.engine import load_booster
 from perennial_features.pyfunc import _load_pyfunc
 from perennial_spec.errors import FeatureError, ModelError, RequestError
 
@@ -158,6 +159,59 @@ def test_loading_needs_neither_mlflow_nor_pandas_nor_scikit_learn(saved: Path, t
         f"Bundle.load(Path({str(copy)!r}));"
         "print(sorted({'mlflow', 'pandas', 'sklearn', 'matplotlib', 'pyarrow'} & set(sys.modules)))"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+class Recorded:
+    """XGBoost behind the least that a predictor must have: no way to write the model."""
+
+    def __init__(self, file: str, threads: int) -> None:
+        self.file, self.threads = file, threads
+        self.booster = load_booster(file, threads)
+
+    def inplace_predict(self, data: Any) -> np.ndarray[Any, Any]:
+        found: np.ndarray[Any, Any] = self.booster.inplace_predict(data)
+        return found
+
+
+def test_another_predictor_answers_in_the_place_of_xgboost(world: World, saved: Path, tmp_path: Path) -> None:
+    loaded = Bundle.load(saved, threads=2, open_model=Recorded)
+    assert isinstance(loaded.booster, Recorded)
+    assert (loaded.booster.file, loaded.booster.threads) == (str(saved / "model.ubj"), 2)
+    np.testing.assert_array_equal(loaded.predict(world.columns), world.bundle.predict(world.columns))
+    with pytest.raises(ModelError, match="opened for answers only, and cannot be written") as caught:
+        loaded.save(tmp_path / "copy")
+    assert "copy the folder" in caught.value.next
+
+
+def test_a_predictor_that_answers_otherwise_is_refused(saved: Path) -> None:
+    class Constant(Recorded):
+        def inplace_predict(self, data: Any) -> np.ndarray[Any, Any]:
+            return np.full(len(data), 0.5, dtype=np.float32)
+
+    with pytest.raises(ModelError, match="answers its own training rows differently"):
+        Bundle.load(saved, open_model=Constant)
+
+
+def test_loading_with_another_predictor_does_not_import_xgboost(world: World, saved: Path) -> None:
+    answers = json.loads((saved / "smoke.json").read_text())["predictions"]
+    code = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from perennial_features.bundle import Bundle
+
+class Known:
+    def __init__(self, file, threads):
+        pass
+    def inplace_predict(self, data):
+        known = np.array({answers!r}, dtype=np.float32)
+        return known[:len(data)]
+
+Bundle.load(Path({str(saved)!r}), open_model=Known)
+print(sorted({{"xgboost", "scipy", "sklearn", "pandas", "pyarrow", "mlflow"}} & set(sys.modules)))
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 

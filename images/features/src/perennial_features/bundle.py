@@ -12,26 +12,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from perennial_features.code import Array, Columns, FeatureCode, load_features
 from perennial_features.encode import Encoded, encode_all
-from perennial_features.engine import load_booster
+from perennial_features.engine import Predictor, Saveable, load_booster
 from perennial_features.reference import Counts, Reference
 from perennial_features.request import MAX_ROWS, columns_from_rows
 from perennial_features.schema import FeatureSchema, missing
 from perennial_spec.base import Model
 from perennial_spec.errors import FeatureError, ModelError, PerennialError, RequestError
 from perennial_spec.model import ModelKind
-
-if TYPE_CHECKING:
-    import xgboost
 
 FORMAT = 1
 SMOKE_ROWS = 32
@@ -79,7 +76,8 @@ class Bundle:
     schema: FeatureSchema
     reference: Reference
     code: FeatureCode
-    booster: xgboost.Booster
+    booster: Predictor
+    """XGBoost's, or another that answers alike: see `open_model` of `load`."""
     spec: dict[str, Any]
     """The pipeline's spec as trained, JSON."""
     meta: dict[str, Any] = field(default_factory=dict)
@@ -117,8 +115,19 @@ class Bundle:
         return columns_from_rows(data, self.schema, max_rows)
 
     def save(self, folder: Path) -> None:
-        """Write the bundle into `folder`, which is made."""
+        """Write the bundle into `folder`, which is made.
+
+        Raises:
+            ModelError: the model was opened for answers only, and cannot be written.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        if not isinstance(self.booster, Saveable):
+            raise ModelError(
+                "the model was opened for answers only, and cannot be written",
+                where=str(folder),
+                expected="a booster of XGBoost",
+                next="copy the folder that it was loaded from",
+            )
         self.booster.save_model(folder / MODEL)
         (folder / REFERENCE).write_text(self.reference.to_json())
         (folder / self.code.file.name).write_bytes(self.code.file.read_bytes())
@@ -137,12 +146,13 @@ class Bundle:
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Bundle:
+    def load(cls, folder: Path, threads: int = 1, open_model: Callable[[str, int], Predictor] = load_booster) -> Bundle:
         """Read a bundle, and ask the model the smoke questions again.
 
         Args:
             folder: what `save` wrote.
             threads: of one prediction. More than one pays only for batches of thousands of rows.
+            open_model: from the model's file and the number of threads to what answers. Only the default needs XGBoost.
 
         Raises:
             ModelError: a file is missing or changed, or the answers are not those of training.
@@ -155,7 +165,7 @@ class Bundle:
             schema=manifest.schema_,
             reference=Reference.from_json((folder / REFERENCE).read_text()),
             code=_code(folder, manifest),
-            booster=load_booster(str(folder / MODEL), threads),
+            booster=open_model(str(folder / MODEL), threads),
             spec=json.loads((folder / SPEC).read_text()),
             meta=manifest.meta,
             smoke=Smoke(smoke["columns"], smoke["predictions"]),
