@@ -49,7 +49,8 @@ def test_what_the_data_hides_is_found(offline_lab: Any, trips: pa.Table) -> None
 def test_early_stopping_cuts_the_model_to_its_best_round(offline_lab: Any, trips: pa.Table) -> None:
     stopped = trained(offline_lab.pipeline(model="  early_stopping: 5"), trips)
     assert stopped.fitted.rounds < 60
-    assert stopped.bundle.booster.num_boosted_rounds() == stopped.fitted.rounds
+    assert stopped.bundle.booster is stopped.fitted.booster
+    assert stopped.fitted.booster.num_boosted_rounds() == stopped.fitted.rounds
     whole = trained(offline_lab.pipeline(model="  early_stopping: null"), trips)
     assert whole.fitted.rounds == 60
 

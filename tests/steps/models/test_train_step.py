@@ -70,6 +70,9 @@ def test_a_version_carries_everything_that_explains_it(lab: Any, trips: pa.Table
     assert bundle.meta["run_key"] == "run-1"
     assert bundle.spec["name"] == lab.name
     assert bundle.reference.rows == len(trips) * 0.9
+    assert bundle.holdout is not None
+    assert bundle.holdout.matrix.shape == (outcome.outputs["holdout"]["rows"], 3)
+    np.testing.assert_array_equal(bundle.predict_encoded(bundle.holdout.matrix), bundle.holdout.predictions)
 
     (run,) = runs(lab)
     assert run["info"]["status"] == "FINISHED"

@@ -6,6 +6,7 @@ reference.json   reference histograms
 features.py      the pipeline's feature code, as trained (under its own name)
 spec.json        the pipeline's spec, as trained
 smoke.json       a few rows of training data as a request, and what the model answered
+holdout.npz      encoded rows of the holdout, and what XGBoost answered; not in the bundles of older releases
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 from perennial_features.code import Array, Columns, FeatureCode, load_features
 from perennial_features.encode import Encoded, encode_all
 from perennial_features.engine import Predictor, Saveable, load_booster
+from perennial_features.holdout import Holdout, spread
 from perennial_features.reference import Counts, Reference
 from perennial_features.request import MAX_ROWS, columns_from_rows
 from perennial_features.schema import FeatureSchema, missing
@@ -33,6 +35,7 @@ from perennial_spec.model import ModelKind
 FORMAT = 1
 SMOKE_ROWS = 32
 MANIFEST, MODEL, REFERENCE, SPEC, SMOKE = "bundle.json", "model.ubj", "reference.json", "spec.json", "smoke.json"
+HOLDOUT = "holdout.npz"
 
 Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -83,6 +86,8 @@ class Bundle:
     meta: dict[str, Any] = field(default_factory=dict)
     """Run key, data version, code version, ..."""
     smoke: Smoke = field(default_factory=lambda: Smoke({}, []))
+    holdout: Holdout | None = None
+    """None in a bundle that an older release trained."""
 
     def predict(self, columns: Columns) -> Scores:
         """float64[rows]: the probability of the positive class (classifier) or the value (regressor).
@@ -133,7 +138,10 @@ class Bundle:
         (folder / self.code.file.name).write_bytes(self.code.file.read_bytes())
         (folder / SPEC).write_text(json.dumps(self.spec, indent=1, sort_keys=True))
         (folder / SMOKE).write_text(json.dumps({"columns": self.smoke.columns, "predictions": self.smoke.predictions}))
-        files = (MODEL, REFERENCE, self.code.file.name, SPEC, SMOKE)
+        files = [MODEL, REFERENCE, self.code.file.name, SPEC, SMOKE]
+        if self.holdout is not None:
+            self.holdout.save(folder / HOLDOUT)
+            files.append(HOLDOUT)
         manifest = Manifest(
             format=FORMAT,
             kind=self.kind,
@@ -169,6 +177,7 @@ class Bundle:
             spec=json.loads((folder / SPEC).read_text()),
             meta=manifest.meta,
             smoke=Smoke(smoke["columns"], smoke["predictions"]),
+            holdout=_holdout(folder, manifest),
         )
         bundle.verify()
         return bundle
@@ -201,7 +210,7 @@ def smoke_of(columns: Columns, rows: int = SMOKE_ROWS) -> dict[str, list[Any]]:
 
 def smoke_places(total: int, rows: int = SMOKE_ROWS) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Which rows `smoke_of` picks."""
-    return np.unique(np.linspace(0, total - 1, min(rows, total)).astype(np.int64))
+    return spread(total, rows)
 
 
 def _to_json(values: Array) -> list[Any]:
@@ -245,6 +254,12 @@ def _verify_files(folder: Path, manifest: Manifest) -> None:
             raise ModelError(f"the bundle has lost its {name}", where=str(folder), next="train again")
         if _digest(folder / name) != digest:
             raise ModelError(f"{name} has changed since training", where=str(folder), next="train again")
+
+
+def _holdout(folder: Path, manifest: Manifest) -> Holdout | None:
+    if HOLDOUT not in manifest.digests:
+        return None
+    return Holdout.load(folder / HOLDOUT, len(manifest.schema_.features))
 
 
 def _code(folder: Path, manifest: Manifest) -> FeatureCode:

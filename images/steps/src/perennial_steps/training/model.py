@@ -9,6 +9,7 @@ import numpy as np
 
 from perennial_features.bundle import Bundle, Scores, Smoke, smoke_of, smoke_places
 from perennial_features.code import FeatureCode
+from perennial_features.holdout import Holdout
 from perennial_features.reference import Reference
 from perennial_spec.errors import FeatureError, ModelError
 from perennial_spec.pipeline import PipelineSpec
@@ -45,7 +46,9 @@ def measured(
         FeatureError: the features of a row depend on the rows around it.
     """
     label, parts = prepared.dataset.label, prepared.parts
-    scores: Scores = fitted.booster.inplace_predict(prepared.encoded.matrix).astype(np.float64)
+    answers = fitted.booster.inplace_predict(prepared.encoded.matrix)
+    scores: Scores = answers.astype(np.float64)
+    held = parts.holdout.rows
     metrics = {
         f"{part.name}/{name}": value
         for part in (parts.validation, parts.holdout)
@@ -62,6 +65,7 @@ def measured(
         spec=spec.model_dump(mode="json"),
         meta=meta,
         smoke=Smoke(smoke_of(prepared.inputs), scores[smoke_places(len(scores))].tolist()),
+        holdout=Holdout.of(prepared.encoded.matrix[held], answers[held]),
     )
     _need_row_wise(bundle)
     return Trained(prepared, fitted, bundle, metrics, scores)
