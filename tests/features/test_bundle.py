@@ -206,14 +206,47 @@ class Known:
     def __init__(self, file, threads):
         pass
     def inplace_predict(self, data):
-        known = np.array({answers!r}, dtype=np.float32)
-        return known[:len(data)]
+        return np.array({answers!r}, dtype=np.float32)
 
 Bundle.load(Path({str(saved)!r}), open_model=Known)
 print(sorted({{"xgboost", "scipy", "sklearn", "pandas", "pyarrow", "mlflow"}} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("feature", "what"),
+    [
+        (
+            "columns['seats'] - np.mean(columns['seats'])",
+            r"'warm' of row 0 is 0 alone and \S+ among 32",
+        ),
+        ("np.argsort(np.argsort(columns['temperature']))", "'warm' of row 0 is 0 alone and 31 among"),
+        (
+            "np.array(['few' if len(columns['seats']) < 9 else 'many'] * len(columns['seats']))",
+            "'few' alone and 'many'",
+        ),
+        ("np.random.default_rng().normal(size=len(columns['seats']))", "or on chance"),
+        ("np.where(len(columns['seats']) > 9, columns['seats'], np.nan)", "is nan alone and"),
+    ],
+)
+def test_a_model_that_answers_a_row_alone_otherwise_than_in_company_does_not_load(
+    world: World, tmp_path: Path, feature: str, what: str
+) -> None:
+    text = world.code.file.read_text().replace('columns["temperature"] * 1.8 + 32', feature)
+    with_code(world, tmp_path, text).save(tmp_path / "bundle")
+    with pytest.raises(ModelError, match=what) as caught:
+        Bundle.load(tmp_path / "bundle")
+    assert "into the query" in caught.value.next
+    assert "rows of different requests together" in caught.value.expected
+    assert str(tmp_path / "bundle" / "features.py") in caught.value.where
+
+
+def test_rounding_in_the_last_bits_is_not_a_feature_that_has_moved(world: World, tmp_path: Path) -> None:
+    noise = 'columns["temperature"] * 1.8 + 32 + 1e-9 * (len(columns["seats"]) == 1)'
+    text = world.code.file.read_text().replace('columns["temperature"] * 1.8 + 32', noise)
+    with_code(world, tmp_path, text).verify()
 
 
 def test_scikit_learn_is_there_again_after_xgboost_is_loaded() -> None:

@@ -110,6 +110,14 @@ def test_without_the_sources_columns_are_not_judged(check) -> None:
             ["features.py:2: ", "'xs'", "did you mean 'x'?"],
         ),
         ({"features": "def features(columns):\n    return {'x': columns['x'][1:]}\n"}, ["29 values for 30 rows"]),
+        (
+            {"features": "def features(columns):\n    return {'x': columns['x'] - columns['x'].mean()}\n"},
+            ["features.py:1: ", "feature 'x' of row ", " is 0 alone and ", "among 30 rows", "into the query"],
+        ),
+        (
+            {"features": "import numpy as np\ndef features(columns):\n    return {'x': np.gradient(columns['x'])}\n"},
+            ["features.py:3: ", "fails on one row alone, and not on 30"],
+        ),
         ({"features": "def features(columns:\n"}, ["features.py:1: ", "not valid Python"]),
         (
             {"features": "def feature(columns):\n    return {}\n"},

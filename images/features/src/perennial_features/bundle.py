@@ -27,6 +27,7 @@ from perennial_features.engine import Predictor, Saveable, load_booster
 from perennial_features.holdout import Holdout, spread
 from perennial_features.reference import Counts, Reference
 from perennial_features.request import MAX_ROWS, columns_from_rows
+from perennial_features.rowwise import check_row_wise
 from perennial_features.schema import FeatureSchema, missing
 from perennial_spec.base import Model
 from perennial_spec.errors import FeatureError, ModelError, PerennialError, RequestError
@@ -184,14 +185,22 @@ class Bundle:
 
     def verify(self) -> None:
         """Raises:
-        ModelError: the model does not answer the smoke rows as it did when it was trained.
+        ModelError: the model does not answer the smoke rows as it did when it was trained, or answers one of them
+            otherwise alone than with the others.
         """
         if not self.smoke.predictions:
             return
         try:
-            answers = self.predict(self.columns(self.smoke.columns))
+            columns = self.columns(self.smoke.columns)
+            self._check_row_wise(columns)
+            answers = self.predict(columns)
         except (FeatureError, RequestError) as error:
-            raise ModelError(f"the model cannot answer its own training rows: {error}") from error
+            raise ModelError(
+                f"the model cannot answer its own training rows: {error.what}",
+                where=error.where,
+                expected=error.expected,
+                next=f"{error.next}; then train again" if error.next else "correct the feature code, and train again",
+            ) from error
         # float32 models: other processors differ in the last bits of the feature code's arithmetic, never more.
         if not np.allclose(answers, self.smoke.predictions, rtol=1e-4, atol=1e-6):
             worst = float(np.max(np.abs(answers - np.array(self.smoke.predictions))))
@@ -200,6 +209,14 @@ class Bundle:
                 expected="the answers recorded in training",
                 next="look for feature code that depends on the time, the environment or other rows; then train again",
             )
+
+    def _check_row_wise(self, columns: Columns) -> None:
+        # Each row goes through the conversion of a request of its own: its columns may get other types alone.
+        single = (
+            (row, self.columns({name: values[row : row + 1] for name, values in self.smoke.columns.items()}))
+            for row in range(len(self.smoke.predictions))
+        )
+        check_row_wise(self.code, self.code.apply(columns), single)
 
 
 def smoke_of(columns: Columns, rows: int = SMOKE_ROWS) -> dict[str, list[Any]]:

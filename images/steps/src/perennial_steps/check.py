@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SAMPLE_ROWS = 500
 """The feature code is tried on so many real rows."""
+ALONE_ROWS = 32
+"""And on so many of them one by one, as the server asks."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,8 @@ def _try(pipeline: Pipeline, code: FeatureCode, sample: object) -> list[Finding]
     """Run the feature code on a sample of rows."""
     import pyarrow as pa
 
+    from perennial_features.holdout import spread
+    from perennial_features.rowwise import check_row_wise, one_by_one
     from perennial_steps.table import PARTITION
     from perennial_steps.training.dataset import typed
 
@@ -198,6 +202,7 @@ def _try(pipeline: Pipeline, code: FeatureCode, sample: object) -> list[Finding]
     try:
         inputs = {name: typed(sample.column(name), name) for name in sample.column_names if name not in hidden}
         features = code.apply(inputs)
+        check_row_wise(code, features, one_by_one(inputs, spread(sample.num_rows, ALONE_ROWS)))
     except PerennialError as error:
         return [Finding.of(error)]
     found = []

@@ -8,9 +8,14 @@ import numpy as np
 
 from perennial_features.code import Columns, FeatureCode
 from perennial_features.encode import Encoded, encode_all
+from perennial_features.holdout import spread
+from perennial_features.rowwise import check_row_wise, one_by_one
 from perennial_features.schema import FeatureSchema, infer
 from perennial_spec.errors import BatchError
 from perennial_steps.training.dataset import Dataset, Part, Parts
+
+ALONE_ROWS = 32
+"""So many rows are asked for by themselves too."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,12 @@ def prepare(dataset: Dataset, parts: Parts, code: FeatureCode) -> Prepared:
     service.
 
     Raises:
-        FeatureError: of the pipeline's feature code.
+        FeatureError: of the pipeline's feature code; also when a row's features depend on the rows around it.
         BatchError: a feature is missing in every row that would be trained on.
     """
     features, used = code.trace(dataset.inputs)
     inputs = {name: dataset.inputs[name] for name in used}
+    check_row_wise(code, features, one_by_one(dataset.inputs, spread(len(dataset), ALONE_ROWS)))
     trained = {name: values[parts.train.rows] for name, values in features.items()}
     schema = infer(inputs, trained)
     encoded = encode_all(features, schema)
