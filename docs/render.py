@@ -26,13 +26,36 @@ the file with the JSON Schema that `perennial schema` prints.
 This page is written by `make render`.
 """
 
+TAIL = """\
+## What a request may send
+
+The columns that `features.py` reads, by name and in any order, in any of the server's protocols. Their types are those of the data that the
+version was trained on; what is plainly meant is converted, everything else is refused with the column, the row and what was expected.
+
+| column in training | may be sent as | refused |
+| --- | --- | --- |
+| number | `12.5`, `12`, `"12.5"`, `" 1e3 "`, `true` as 1, `null` and `"NaN"` as missing | `"warm"`, `""`, `"1_000"`, `1e400`, `[1]` |
+| integer | `12`, `12.0`, `"12"`, `null` as missing | `1.5`, `"12.0"`, `true`, `9223372036854775808` |
+| boolean | `true`, `false`, `1`, `0`, `"true"`, `"False"`, `null` as missing | `2`, `"yes"`, `"1"` |
+| text | `"JFK"`, `""`, `7` as `"7"`, `null` as missing | `1.5`, `true`, `["JFK"]` |
+| timestamp | `"2013-06-01T07:15:00+02:00"`, `"2013-06-01 05:15"`, `"2013-06-01"`, `null` as missing | `1370063700`, `"yesterday"`, `true` |
+
+- Timestamps are text in ISO 8601, in UTC where they name no offset. A number is none: nobody can tell seconds from milliseconds.
+- A column may be left out if training saw missing values in it, and is then missing. Any value may be missing, and counts as drift where
+  training saw none.
+- A category that training did not see is missing to the model, and is counted as `other`, apart from `missing`, by drift.
+- Columns that the model does not know are ignored, so a client may send more than one model needs.
+- Integers and booleans of which some are missing reach `features.py` as float64 with NaN, in training as in serving.
+- A row gets the same answer alone as among others: the server answers rows of different requests together.
+"""
+
 
 def render() -> str:
     """The whole page as Markdown."""
     schema = json_schema()
     parts = [HEAD, _table("pipeline.yaml", schema)]
     parts += [_table(name, schema["$defs"][name]) for name in _in_order(schema)]
-    return "\n".join(parts)
+    return "\n".join([*parts, TAIL])
 
 
 def _in_order(schema: dict[str, Any]) -> list[str]:

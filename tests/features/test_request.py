@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,12 +53,22 @@ def test_records_and_lists_give_the_same_columns() -> None:
         ("n", "12", 12.0),
         ("n", 3, 3.0),
         ("n", True, 1.0),
+        ("n", " 1e3 ", 1000.0),
+        ("n", 2**53 + 1, float(2**53)),
         ("i", "12", 12),
         ("i", 4.0, 4),
         ("b", "true", True),
         ("b", 0, False),
         ("t", 7, "7"),
         ("at", "2013-06-01T07:15:00+02:00", np.datetime64("2013-06-01T05:15:00", "us")),
+        ("i", -(2**63), -(2**63)),
+        ("b", 1.0, True),
+        ("b", "False", False),
+        ("t", "", ""),
+        ("at", "2013-06-01T07:15:00.250+02:00", np.datetime64("2013-06-01T05:15:00.250", "us")),
+        ("at", "2013-06-01T00:15:00-05:30", np.datetime64("2013-06-01T05:45:00", "us")),
+        ("at", "2013-06-01 05:15", np.datetime64("2013-06-01T05:15", "us")),
+        ("at", "1969-12-31T23:59:59.999999Z", np.datetime64(-1, "us")),
         ("at", "2013-06-01", np.datetime64("2013-06-01", "us")),
         ("at", datetime(2013, 6, 1, tzinfo=UTC), np.datetime64("2013-06-01", "us")),
     ],
@@ -73,17 +86,25 @@ def test_what_is_plainly_meant_is_converted(column: str, value: Any, expected: A
         ("n", [1], "a number"),
         ("n", {}, "a number"),
         ("n", 10**400, "a number"),
+        ("n", "", "a number"),
+        ("n", "1_000", "a number"),
         ("i", 1.5, "an integer"),
+        ("i", "1_000", "an integer"),
+        ("i", math.inf, "an integer"),
         ("i", True, "an integer"),
         ("i", 2**70, "an integer"),
         ("i", "1.5", "an integer"),
         ("b", 2, "true or false"),
         ("b", "yes", "true or false"),
+        ("b", "1", "true or false"),
         ("t", 1.5, "text"),
         ("t", True, "text"),
         ("t", ["a"], "text"),
         ("at", "yesterday", "ISO 8601"),
         ("at", 1370063700, "ISO 8601"),
+        ("at", "1370063700.5", "ISO 8601"),
+        ("at", "0001-01-01T00:00:00+12:00", "ISO 8601"),
+        ("at", True, "ISO 8601"),
     ],
 )
 def test_what_is_not_is_refused_with_column_row_and_expectation(column: str, value: Any, expected: str) -> None:
@@ -113,6 +134,49 @@ def test_a_column_may_be_left_out_only_where_training_saw_missing_values() -> No
     with pytest.raises(RequestError, match="column 'at' is missing") as nearest:
         columns_from_rows({**{name: [value] for name, value in ROW.items() if name != "at"}, "att": [1]}, SCHEMA)
     assert "'att'" in nearest.value.next
+
+
+def test_a_column_that_may_be_left_out_may_be_left_out_of_some_rows() -> None:
+    found = columns_from_rows([{**ROW, "gust": 3}, {name: ROW[name] for name in ROW if name != "gust"}], SCHEMA)
+    assert found["gust"][0] == 3.0
+    assert np.isnan(found["gust"][1])
+    lists = columns_from_rows({name: [value, value] for name, value in ROW.items() if name != "gust"}, SCHEMA)
+    assert np.isnan(lists["gust"]).all()
+
+
+@pytest.mark.parametrize(
+    ("column", "odd", "plain"),
+    [("n", "2.5", 2.5), ("i", "7", 7), ("b", 1, True), ("t", 7, "7"), ("at", "2013-06-01", "2013-06-01T00:00:00Z")],
+)
+def test_one_odd_value_changes_nothing_about_the_others(column: str, odd: Any, plain: Any) -> None:
+    rows = [ROW, {**ROW, column: odd}, ROW]
+    found = columns_from_rows(rows, SCHEMA)[column]
+    expected = columns_from_rows([ROW, {**ROW, column: plain}, ROW], SCHEMA)[column]
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "pipeline.md"
+KINDS = {"number": "n", "integer": "i", "boolean": "b", "text": "t", "timestamp": "at"}
+TABLE = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in PAGE.read_text().partition("## What a request may send")[2].splitlines()
+    if line.startswith(tuple(f"| {kind}" for kind in KINDS))
+]
+
+
+def test_the_page_has_every_kind_of_column() -> None:
+    assert [row[0] for row in TABLE] == list(KINDS)
+
+
+@pytest.mark.parametrize(("kind", "taken", "refused"), TABLE, ids=[row[0] for row in TABLE])
+def test_what_a_request_may_send_is_what_the_page_says(kind: str, taken: str, refused: str) -> None:
+    column = KINDS[kind]
+    for text in re.findall("`([^`]+)`", taken):
+        assert one(**{column: json.loads(text)}), text
+    for text in re.findall("`([^`]+)`", refused):
+        with pytest.raises(RequestError, match=f"column '{column}'"):
+            one(**{column: json.loads(text)})
 
 
 def test_unknown_columns_are_ignored() -> None:

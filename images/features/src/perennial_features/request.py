@@ -167,7 +167,7 @@ def _number(value: Any) -> float:
         return math.nan
     if not isinstance(value, int | float | str):
         raise TypeError
-    number = float(value)
+    number = float(_plain(value))
     if math.isinf(number):
         raise ValueError
     return number
@@ -176,10 +176,16 @@ def _number(value: Any) -> float:
 def _integer(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError
-    number = int(value)
+    number = int(_plain(value))
     if not isinstance(value, str) and number != value:
         raise ValueError
     return number
+
+
+def _plain(value: float | str) -> float | str:
+    if isinstance(value, str) and "_" in value:  # Python would read "1_000", and no other client means it
+        raise ValueError
+    return value
 
 
 _BOOLEANS: dict[Any, bool] = {True: True, False: False, "true": True, "false": False, "True": True, "False": False}
