@@ -26,6 +26,13 @@ def test_a_good_pipeline_is_read_with_its_defaults(write_pipeline: Write) -> Non
         ("timestamp: at", "timestmp: at", 4, ["data.timestamp is missing"]),
         ("xgboost.classifier", "xgboost.clasifier", 10, ["'xgboost.clasifier'; did you mean 'xgboost.classifier'?"]),
         ("xgboost.classifier", "zzz", 10, ["expected one of xgboost.classifier, xgboost.regressor"]),
+        ("xgboost.classifier", "xgboost.ranker", 9, ["expected group with xgboost.ranker"]),
+        (
+            "kind:",
+            "group: query_id\n  kind:",
+            9,
+            ["group is for xgboost.ranker: a xgboost.classifier answers each row"],
+        ),
         ("arrives_after: 6h", "arrives_after: 6 hours", 8, ["'6 hours': expected a number with a unit"]),
         (
             "metric: roc_auc, min: 0.7",
@@ -68,6 +75,60 @@ def test_an_error_names_the_file_the_line_and_the_nearest_word(
     assert f"{folder / 'pipeline.yaml'}:{line}: " in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+RANKER = (
+    ("kind: xgboost.classifier", "kind: xgboost.ranker\n  group: query_id"),
+    ("metric: roc_auc\n", "metric: ndcg\n"),
+    ("metric: roc_auc, min: 0.7", "metric: map, min: 0.3"),
+)
+
+
+def ranker(text: str) -> str:
+    for old, new in RANKER:
+        text = text.replace(old, new)
+    return text
+
+
+def test_a_ranker_names_its_lists_and_has_metrics_of_its_own(write_pipeline: Write, good_text: str) -> None:
+    spec = load_pipeline(write_pipeline(text=ranker(good_text))).spec
+    assert (spec.model.kind, spec.model.group, spec.evaluation.metric) == ("xgboost.ranker", "query_id", "ndcg")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "metric: ndcg\n",
+            "metric: roc_auc\n",
+            "roc_auc cannot be measured on a xgboost.ranker: expected one of ndcg, map",
+        ),
+        (
+            "label:",
+            "exclude: [query_id]\n  label:",
+            "may not remove query_id: timestamp, entity and label are needed, and so",
+        ),
+        ("label:", "redact: {query_id: drop}\n  label:", "may not remove query_id"),
+        ("group: query_id", "group: trip_id", "model.group is trip_id, the timestamp, entity or label"),
+        (
+            "owner:",
+            "monitoring: {quality: {metric: ndcg, min: 0.5}}\nowner:",
+            "monitoring.quality cannot be measured on a",
+        ),
+    ],
+)
+def test_what_a_ranker_cannot_have_is_told(
+    write_pipeline: Write, good_text: str, old: str, new: str, words: str
+) -> None:
+    text = ranker(good_text)
+    assert old in text
+    with pytest.raises(SpecError, match=words):
+        load_pipeline(write_pipeline(text=text.replace(old, new, 1)))
+
+
+def test_the_list_of_a_ranker_may_be_hashed(write_pipeline: Write, good_text: str) -> None:
+    text = ranker(good_text).replace("label:", "redact: {query_id: hash}\n  label:")
+    assert load_pipeline(write_pipeline(text=text)).spec.data.redact == {"query_id": "hash"}
 
 
 def test_all_problems_are_told_at_once_each_with_a_caret(write_pipeline: Write, good_text: str) -> None:

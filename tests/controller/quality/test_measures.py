@@ -60,4 +60,9 @@ def test_the_metric_of_the_spec_comes_first_and_none_comes_twice() -> None:
     assert measured("xgboost.classifier", "roc_auc") == ("roc_auc", "brier", "log_loss")
     assert measured("xgboost.classifier", "brier") == ("brier", "log_loss")
     assert measured("xgboost.regressor", "mae") == ("mae", "rmse")
-    assert set(ALWAYS) == set(METRICS_OF)
+    assert set(ALWAYS) == set(METRICS_OF) - {"xgboost.ranker"}
+
+
+def test_a_ranker_is_not_measured_row_by_row() -> None:
+    assert measured("xgboost.ranker", "ndcg") == ()
+    assert measure((), np.array([0.5]), np.array([2.0])) == {}

@@ -136,6 +136,38 @@ def test_what_a_run_would_end_with(
     the_error(check(**parts), *words)
 
 
+RANKER: dict[str, Any] = {
+    "model": {"kind": "xgboost.ranker", "group": "place"},
+    "evaluation": {"metric": "ndcg", "gates": [{"metric": "ndcg", "min": 0.5}]},
+    "features": "def features(columns):\n    return {'x': columns['x']}\n",
+}
+
+
+def test_a_ranker_is_checked_as_the_others(check) -> None:
+    assert errors(check(**RANKER)) == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (
+            {"model": RANKER["model"] | {"group": "plaec"}},
+            ["model.group names the column 'plaec'", "did you mean 'place'?"],
+        ),
+        (
+            {"features": "def features(columns):\n    return {'y': columns['place']}\n"},
+            ["'place', which is not among the"],
+        ),
+        (
+            {"model": RANKER["model"] | {"params": {"objective": "reg:squarederror"}}},
+            ["'reg:squarederror' for a xgboost.ranker", "rank:ndcg, rank:pairwise, rank:map"],
+        ),
+    ],
+)
+def test_what_a_run_of_a_ranker_would_end_with(check, parts: dict[str, Any], words: list[str]) -> None:
+    the_error(check(**RANKER | parts), *words)
+
+
 def test_every_source_that_does_not_answer_is_found(check) -> None:
     sources = {
         "events": "${LAKE}/events/*.csv",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -207,6 +208,34 @@ def test_a_wrong_type(data_room, query: str, kind: str, words: list[str]) -> Non
     )
     data_room.write()
     refused(data_room.ingest(), "BatchError", *words)
+
+
+RANKER: dict[str, Any] = {
+    "model": {"kind": "xgboost.ranker", "group": "place"},
+    "evaluation": {"metric": "ndcg", "gates": [{"metric": "ndcg", "min": 0}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("late + 0.5", ["'late' is no grade of relevance in 30 rows, for example 0.5", "whole numbers from 0 to 31"]),
+        ("late - 1", ["no grade of relevance in 20 rows, for example -1", "CASE WHEN"]),
+        ("late * 32", ["no grade of relevance in 10 rows, for example 32"]),
+        ("place", ["'late' has type VARCHAR", "the grade of relevance"]),
+    ],
+)
+def test_a_label_that_is_no_grade(data_room, label: str, words: list[str]) -> None:
+    data_room.pipeline(query=f"SELECT * REPLACE ({label} AS late) FROM events", **RANKER)
+    data_room.write()
+    refused(data_room.ingest(), "BatchError", *words)
+
+
+@pytest.mark.parametrize("label", ["late * 31", "late = 1"])
+def test_whole_numbers_and_booleans_are_grades(data_room, label: str) -> None:
+    data_room.pipeline(query=f"SELECT * REPLACE ({label} AS late) FROM events", **RANKER)
+    data_room.write()
+    assert data_room.ingest().failure is None
 
 
 # -- rows --

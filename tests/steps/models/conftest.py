@@ -31,7 +31,7 @@ data:
 model:
   kind: {kind}
   rounds: 60
-  params: {{max_depth: 3, learning_rate: 0.3}}
+  params: {params}
 {model}
 evaluation:
   metric: {metric}
@@ -42,6 +42,7 @@ FEATURES = """\
 def features(columns):
     return {"rain": columns["rain"], "load": columns["load"], "city": columns["city"]}
 """
+PARAMS = "{max_depth: 3, learning_rate: 0.3}"
 GATES = (
     "{metric: roc_auc, min: 0.6}",
     "{against: champion, min_gain: 0.0}",
@@ -89,8 +90,9 @@ class Lab:
         return Registry(self.room.platform.mlflow_url)
 
     def pipeline(self, features: str = FEATURES, **settings: Any) -> Pipeline:
-        """`gates`, `kind`, `metric`, and `model`: YAML lines of the model's part."""
-        known = {"kind": "xgboost.classifier", "metric": "roc_auc", "gates": GATES, "model": "", **settings}
+        """`gates`, `kind`, `metric`, `params`, and `model`: YAML lines of the model's part."""
+        known = {"kind": "xgboost.classifier", "metric": "roc_auc", "gates": GATES, "params": PARAMS, "model": ""}
+        known |= settings
         gates = "\n".join(f"    - {gate}" for gate in known.pop("gates"))
         folder = self.room.root / "pipelines" / self.name
         folder.mkdir(parents=True, exist_ok=True)

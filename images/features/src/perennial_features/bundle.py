@@ -91,7 +91,8 @@ class Bundle:
     """None in a bundle that an older release trained."""
 
     def predict(self, columns: Columns) -> Scores:
-        """float64[rows]: the probability of the positive class (classifier) or the value (regressor).
+        """float64[rows]: the probability of the positive class (classifier), the value (regressor), or the score by
+        which rows of one list are put in order, the highest first (ranker).
 
         Args:
             columns: typed input columns, as `columns_from_rows` makes them.

@@ -78,7 +78,7 @@ class FeatureCode:
             what = f"{self.function}() reads the column {missing!r}, which is not among the inputs"
             what += f"; did you mean {guess!r}?" if guess else ""
             expected = f"one of {', '.join(columns)}"
-            next_ = "the label and the excluded, sensitive and dropped columns never reach a model: see data in pipeline.yaml"
+            next_ = "the label, model.group, and excluded, sensitive and dropped columns never reach a model: see pipeline.yaml"
         elif "read-only" in str(error):
             next_ = "the inputs are read-only: copy before changing, as in columns['x'].copy()"
         return FeatureError(what, where=line_of(error, self.file) or self.where, expected=expected, next=next_)

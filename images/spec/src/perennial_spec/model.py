@@ -11,14 +11,18 @@ from perennial_spec.base import Model
 from perennial_spec.data import Column
 from perennial_spec.units import Duration
 
-ModelKind = Literal["xgboost.classifier", "xgboost.regressor"]
+ModelKind = Literal["xgboost.classifier", "xgboost.regressor", "xgboost.ranker"]
 ClassifierMetric = Literal["roc_auc", "average_precision", "log_loss", "brier"]
 RegressorMetric = Literal["rmse", "mae", "r2"]
-Metric = Literal["roc_auc", "average_precision", "log_loss", "brier", "rmse", "mae", "r2"]
+RankerMetric = Literal["ndcg", "map"]
+Metric = Literal["roc_auc", "average_precision", "log_loss", "brier", "rmse", "mae", "r2", "ndcg", "map"]
 LOWER_IS_BETTER: frozenset[str] = frozenset({"log_loss", "brier", "rmse", "mae"})
+MAX_GRADE = 31
+"""A ranker's labels are whole numbers from 0 to this: XGBoost's limit, because the gain of a grade is 2^grade - 1."""
 METRICS_OF: dict[str, tuple[str, ...]] = {
     "xgboost.classifier": ("roc_auc", "average_precision", "log_loss", "brier"),
     "xgboost.regressor": ("rmse", "mae", "r2"),
+    "xgboost.ranker": ("ndcg", "map"),
 }
 
 
@@ -42,6 +46,8 @@ class ModelSpec(Model):
     """What is trained."""
 
     kind: ModelKind
+    group: Column | None = None
+    """Of a ranker: the column that names the list (the query) which a row belongs to. Never a feature; no list is cut by the split."""
     features: Annotated[str, StringConstraints(pattern=r"^[\w./-]+\.py:[A-Za-z_]\w*$")] = "features.py:features"
     """`file.py:function` in the pipeline's folder: columns in, columns out."""
     params: dict[str, Any] = Field(default_factory=dict)
@@ -53,6 +59,16 @@ class ModelSpec(Model):
     seed: int = 0
     tuning: Tuning | None = None
     split: Split = Split()
+
+    @model_validator(mode="after")
+    def _has_lists(self) -> Self:
+        if self.kind == "xgboost.ranker" and self.group is None:
+            raise ValueError(
+                "expected group with xgboost.ranker: the column that names the list which a row belongs to"
+            )
+        if self.kind != "xgboost.ranker" and self.group is not None:
+            raise ValueError(f"group is for xgboost.ranker: a {self.kind} answers each row by itself")
+        return self
 
 
 class MetricGate(Model):

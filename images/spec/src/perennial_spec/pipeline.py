@@ -19,6 +19,10 @@ PipelineName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$",
 Resourced = Literal["ingest", "validate", "train", "evaluate", "deploy", "analyse", "promote", "rollback"]
 
 
+def _some(name: str | None) -> tuple[str, ...]:
+    return () if name is None else (name,)
+
+
 class Owner(Model):
     team: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=63)]
     contact: str
@@ -45,11 +49,21 @@ class PipelineSpec(Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        kept = {self.data.timestamp, self.data.entity, self.data.label.column}
+        kept = {self.data.timestamp, self.data.entity, self.data.label.column, *_some(self.model.group)}
         hidden = {*self.data.exclude, *(c for c, how in self.data.redact.items() if how == "drop")}
         if clash := sorted(kept & hidden):
             raise ValueError(
                 f"data.exclude and data.redact may not remove {', '.join(clash)}: timestamp, entity and label are needed"
+                + (", and so is model.group" if self.model.group else "")
+            )
+        if self.model.group in (self.data.timestamp, self.data.label.column, self.data.entity):
+            raise ValueError(
+                f"model.group is {self.model.group}, the timestamp, entity or label: expected the column that names the list"
+            )
+        if self.model.kind == "xgboost.ranker" and self.monitoring.quality:
+            raise ValueError(
+                "monitoring.quality cannot be measured on a xgboost.ranker: labels come back row by row, and not as lists; "
+                "leave it out, and watch drift"
             )
         known = METRICS_OF[self.model.kind]
         used = [self.evaluation.metric]

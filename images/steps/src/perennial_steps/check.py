@@ -198,7 +198,7 @@ def _try(pipeline: Pipeline, code: FeatureCode, sample: object) -> list[Finding]
     if sample.num_rows == 0:
         where = str(pipeline.query_file or line_of(pipeline, "data", "sources"))
         return [Finding("warning", where, "the query gives no rows yet, so the feature code was not tried")]
-    hidden = {data.label.column, *data.exclude, *data.sensitive, PARTITION}
+    hidden = {data.label.column, *data.exclude, *data.sensitive, pipeline.spec.model.group, PARTITION}
     try:
         inputs = {name: typed(sample.column(name), name) for name in sample.column_names if name not in hidden}
         features = code.apply(inputs)

@@ -62,6 +62,11 @@ class Holdout:
     def label(self) -> Scores:
         return self.dataset.label[self.part.rows]
 
+    @property
+    def group(self) -> Any:
+        """int64[rows], the lists of a ranker; or None."""
+        return self.dataset.group_of(self.part.rows)
+
     def scores(self, bundle: Bundle) -> Scores:
         """float64[rows]: what a model answers, by way of its own schema as in service."""
         inputs = {name: values[self.part.rows] for name, values in self.dataset.inputs.items()}
@@ -94,7 +99,8 @@ def run(context: StepContext) -> Outcome:
         if other is not None:
             scores[f"champion, version {other.version}"] = other.score
         files = Path(folder) / "out"
-        write_files(files / "evaluation", evaluation, context.pipeline.spec.model.kind, holdout.label, scores)
+        kind = context.pipeline.spec.model.kind
+        write_files(files / "evaluation", evaluation, kind, label=holdout.label, scores=scores, group=holdout.group)
         return _record(registry, version, evaluation, context, files)
 
 
@@ -103,21 +109,22 @@ def read_holdout(context: StepContext) -> Holdout:
     spec = context.pipeline.spec
     uri, version = str(context.input("ingest", "data_uri")), int(context.input("ingest", "data_version"))
     with phase(log, f"read {uri} version {version}"):
-        dataset = assemble(read_window(uri, version, spec.data), spec.data, spec.model.kind)
+        table = read_window(uri, version, spec.data, spec.model.group)
+        dataset = assemble(table, spec.data, spec.model.kind, spec.model.group)
     return Holdout(dataset, divide(dataset, spec.model.split, spec.model.kind).holdout)
 
 
 def evaluate(spec: PipelineSpec, holdout: Holdout, challenger: Candidate, champion: Candidate | None) -> Evaluation:
     """Figures, gain and gates; pure."""
-    metric, kind, label = spec.evaluation.metric, spec.model.kind, holdout.label
-    figures = {"challenger": measure(kind, label, challenger.score)}
+    metric, kind, label, group = spec.evaluation.metric, spec.model.kind, holdout.label, holdout.group
+    figures = {"challenger": measure(kind, label, challenger.score, group)}
     gain: Gain | None = None
     if champion is not None:
-        figures["champion"] = measure(kind, label, champion.score)
+        figures["champion"] = measure(kind, label, champion.score, group)
         gate = next((gate for gate in spec.evaluation.gates if isinstance(gate, ChampionGate)), None)
         confidence = gate.confidence if gate else CONFIDENCE
-        gain = paired_bootstrap(metric, label, challenger.score, champion.score, confidence=confidence)
-    judged = Challenger(figures["challenger"], label, challenger.score, holdout.column, gain)
+        gain = paired_bootstrap(metric, label, challenger.score, champion.score, confidence=confidence, group=group)
+    judged = Challenger(figures["challenger"], label, challenger.score, holdout.column, gain, group)
     judgements = tuple(judge(gate, judged, metric) for gate in spec.evaluation.gates)
     other = champion.version if champion else None
     return Evaluation(challenger.version, other, metric, holdout.part, figures, gain, judgements)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from perennial_spec.errors import BatchError
 from perennial_spec.load import Pipeline
+from perennial_spec.model import MAX_GRADE
 from perennial_spec.units import format_duration
 from perennial_steps.ingest_columns import KEY_TABLE, Layout, quoted
 from perennial_steps.ingest_query import QUERY, columns_of
@@ -190,6 +191,8 @@ def _need_labels(connection: duckdb.DuckDBPyConnection, pipeline: Pipeline) -> N
                 expected=f"a boolean, or 0 and 1, for a {pipeline.spec.model.kind}",
                 next="make it so in the query, as in: (delay > 15) AS late; or choose xgboost.regressor",
             )
+    if pipeline.spec.model.kind == "xgboost.ranker":
+        _need_grades(connection, pipeline)
     late = (datetime.now(UTC) - data.label.arrives_after).isoformat()
     row = connection.execute(
         f"""SELECT {PARTITION}, count(*) FROM {BATCH} GROUP BY 1
@@ -202,6 +205,20 @@ def _need_labels(connection: duckdb.DuckDBPyConnection, pipeline: Pipeline) -> N
             where=line_of(pipeline, "data", "label", "column"),
             expected=f"labels at most {format_duration(data.label.arrives_after)} after the timestamp (data.label.arrives_after)",
             next="land the labels, or state how late they really are",
+        )
+
+
+def _need_grades(connection: duckdb.DuckDBPyConnection, pipeline: Pipeline) -> None:
+    data, label = pipeline.spec.data, quoted(pipeline.spec.data.label.column)
+    bad = connection.execute(
+        f"SELECT count(*), min({label}) FROM {BATCH} WHERE NOT ({label} BETWEEN 0 AND {MAX_GRADE} AND {label} = floor({label}))"
+    ).fetchone()
+    if bad and bad[0]:
+        raise BatchError(
+            f"data.label: {data.label.column!r} is no grade of relevance in {bad[0]:,} rows, for example {bad[1]:g}",
+            where=line_of(pipeline, "data", "label", "column"),
+            expected=f"whole numbers from 0 to {MAX_GRADE}, or a boolean, for a {pipeline.spec.model.kind}",
+            next="make grades of it in the query, as in: CASE WHEN bought THEN 2 WHEN clicked THEN 1 ELSE 0 END",
         )
 
 

@@ -24,6 +24,11 @@ _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT"
 _FLOATS = {"FLOAT", "DOUBLE", "HUGEINT", "UHUGEINT", "BIGNUM"}
 _TIMES = {"DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE"}
 _TEXTS = {"VARCHAR", "UUID", "JSON", "TIME", "TIME WITH TIME ZONE"}
+_LABELS: dict[ModelKind, str] = {
+    "xgboost.classifier": "a boolean, or 0 and 1",
+    "xgboost.regressor": "a number",
+    "xgboost.ranker": "a boolean, or a whole number: the grade of relevance",
+}
 _GRAINS = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y"}
 
 
@@ -154,6 +159,7 @@ def _need_columns(pipeline: Pipeline, columns: Mapping[str, str], known: Collect
         (("data", "timestamp"), data.timestamp),
         (("data", "entity"), data.entity),
         (("data", "label", "column"), data.label.column),
+        *(((("model", "group"), pipeline.spec.model.group),) if pipeline.spec.model.group else ()),
         *((("data", "sensitive", n), name) for n, name in enumerate(data.sensitive)),
     ]
     spoken: list[tuple[tuple[int | str, ...], str]] = [
@@ -202,14 +208,13 @@ def _need_types(pipeline: Pipeline, columns: Mapping[str, str]) -> None:
             expected="TIMESTAMP, TIMESTAMP WITH TIME ZONE or DATE",
             next=f"cast it in the query, as in: strptime({data.timestamp}, '%d.%m.%Y %H:%M') AS {data.timestamp}",
         )
-    kind, classifier = stored_type(columns[data.label.column]), _is_classifier(pipeline.spec.model.kind)
-    allowed = {"BIGINT", "DOUBLE", "BOOLEAN"} if classifier else {"BIGINT", "DOUBLE"}
-    if kind not in allowed:
+    kind, learned = stored_type(columns[data.label.column]), pipeline.spec.model.kind
+    if kind not in ({"BIGINT", "DOUBLE"} if learned == "xgboost.regressor" else {"BIGINT", "DOUBLE", "BOOLEAN"}):
         raise BatchError(
             f"data.label: column {data.label.column!r} has type {columns[data.label.column]}, "
-            f"which a {pipeline.spec.model.kind} cannot learn",
+            f"which a {learned} cannot learn",
             where=line_of(pipeline, "data", "label", "column"),
-            expected="a boolean, or 0 and 1" if classifier else "a number",
+            expected=_LABELS[learned],
             next="make it one in the query, as in: (delay > 15) AS late",
         )
 

@@ -76,7 +76,8 @@ def train(context: StepContext, code: FeatureCode) -> Trained:
     spec = context.pipeline.spec
     uri, version = str(context.input("ingest", "data_uri")), int(context.input("ingest", "data_version"))
     with phase(log, f"read {uri} version {version}"):
-        dataset = assemble(read_window(uri, version, spec.data), spec.data, spec.model.kind)
+        table = read_window(uri, version, spec.data, spec.model.group)
+        dataset = assemble(table, spec.data, spec.model.kind, spec.model.group)
     parts = divide(dataset, spec.model.split, spec.model.kind)
     with phase(log, f"made features of {len(dataset):,} rows"):
         prepared = prepare(dataset, parts, code)
@@ -87,6 +88,7 @@ def train(context: StepContext, code: FeatureCode) -> Trained:
         parts=parts,
         metric=spec.evaluation.metric,
         threads=_threads(context),
+        group=dataset.group,
     )
     with phase(log, f"fitted {len(prepared.schema.features)} features on {parts.train.count:,} rows"):
         fitted = fit(material, spec.model)

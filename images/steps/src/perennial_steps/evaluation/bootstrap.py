@@ -7,6 +7,8 @@ kept as the number of times each row was taken, so that every metric is a weight
 - ROC AUC: weighted Mann-Whitney statistic on scores that are ranked once;
 - average precision: weighted cumulative sums in the order of the scores;
 - the others: weighted means of each row's loss.
+
+Of a ranker whole lists are drawn: the rows of a list depend on each other, and an interval over rows would be too narrow.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from perennial_steps.evaluation.metrics import METRICS, Floats, gain_of, group_ends, row_log_loss
+from perennial_steps.evaluation.metrics import METRICS, Floats, Groups, gain_of, group_ends, row_log_loss
 
 RESAMPLES = 1000
 MAX_ROWS = 100_000
@@ -45,20 +47,35 @@ class Gain:
     confidence: float
     rows: int
     resamples: int
+    lists: int | None = None
+    """Of a ranker: what was drawn instead of rows."""
 
 
 def paired_bootstrap(
-    metric: str, label: Floats, challenger: Floats, champion: Floats, *, confidence: float, seed: int = 0
+    metric: str,
+    label: Floats,
+    challenger: Floats,
+    champion: Floats,
+    *,
+    confidence: float,
+    seed: int = 0,
+    group: Groups | None = None,
 ) -> Gain:
     """The gain and its interval.
 
     Args:
-        metric: one of `METRICS`.
+        metric: one of `METRICS`; of a ranker, one that `by_list` knows.
         label: float64[rows].
         challenger: float64[rows], its scores.
         champion: float64[rows], its scores on the same rows.
         confidence: one-sided, such as 0.95.
+        group: int64[rows], the lists of a ranker.
     """
+    if group is not None:
+        from perennial_steps.evaluation.ranking import by_list
+
+        figures = [by_list(metric, label, score, group) for score in (challenger, champion)]
+        return _of_lists(metric, *figures, rows=len(label), confidence=confidence, seed=seed)
     generator = np.random.default_rng(seed)
     if len(label) > MAX_ROWS:
         picked = np.sort(generator.choice(len(label), MAX_ROWS, replace=False))
@@ -66,12 +83,43 @@ def paired_bootstrap(
     measure = METRICS[metric]
     gain = gain_of(metric, measure(label, challenger), measure(label, champion))
     models = [_weighted(metric, label, score) for score in (challenger, champion)]
-    gains = np.concatenate(
-        [_gains(metric, models, weights) for weights in _resamples(len(label), generator)] or [np.empty(0)]
-    )
+    gains, low, high = _interval(metric, models, len(label), confidence, generator)
+    return Gain(metric, gain, low, high, confidence, len(label), gains)
+
+
+def _of_lists(metric: str, one: Floats, other: Floats, *, rows: int, confidence: float, seed: int) -> Gain:
+    """The gain in the mean over lists, from the figures of the same lists by challenger and champion."""
+    known = np.isfinite(one) & np.isfinite(other)  # a list without relevant rows has no figure, for either model
+    one, other = one[known], other[known]
+    if not len(one):
+        return Gain(metric, np.nan, np.nan, np.nan, confidence, rows, resamples=0, lists=0)
+    generator = np.random.default_rng(seed)
+    if len(one) > MAX_ROWS:
+        picked = np.sort(generator.choice(len(one), MAX_ROWS, replace=False))
+        one, other = one[picked], other[picked]
+    gain = gain_of(metric, float(one.mean()), float(other.mean()))
+    models = [_mean_of(one), _mean_of(other)]
+    gains, low, high = _interval(metric, models, len(one), confidence, generator)
+    return Gain(metric, gain, low, high, confidence, rows, resamples=gains, lists=len(one))
+
+
+def _interval(
+    metric: str, models: list[Weighted], drawn: int, confidence: float, generator: np.random.Generator
+) -> tuple[int, float, float]:
+    """How many draws had a gain, and its quantiles over them."""
+    batches = [_gains(metric, models, weights) for weights in _resamples(drawn, generator)]
+    gains = np.concatenate(batches or [np.empty(0)])
     gains = gains[np.isfinite(gains)]  # a draw with one class has no AUC
     low, high = np.quantile(gains, [1 - confidence, confidence]) if len(gains) else (np.nan, np.nan)
-    return Gain(metric, gain, float(low), float(high), confidence, len(label), len(gains))
+    return len(gains), float(low), float(high)
+
+
+def _mean_of(figures: Floats) -> Weighted:
+    def mean(weights: Weights) -> Floats:
+        found: Floats = weights @ figures / weights.sum(axis=1)
+        return found
+
+    return mean
 
 
 def _gains(metric: str, models: list[Weighted], weights: Weights) -> Floats:

@@ -12,7 +12,7 @@ from perennial_features.code import Array
 from perennial_spec.errors import BatchError
 from perennial_spec.model import LOWER_IS_BETTER, ChampionGate, Gate, MetricGate, SliceGate
 from perennial_steps.evaluation.bootstrap import Gain
-from perennial_steps.evaluation.metrics import METRICS, Floats
+from perennial_steps.evaluation.metrics import Floats, Groups, figure
 
 MAX_SLICES = 200
 """More values are a number or an identifier, and no groups."""
@@ -65,6 +65,8 @@ class Challenger:
     """Column of the holdout by name; of a sensitive one too."""
     gain: Gain | None
     """Over the champion; None when there is none."""
+    group: Groups | None = None
+    """Of a ranker: the list of each row."""
 
 
 def judge(gate: Gate, challenger: Challenger, metric: str) -> Judgement:
@@ -128,9 +130,10 @@ def slices_of(gate: SliceGate, challenger: Challenger) -> tuple[Slice, ...]:
     found = []
     for place in np.argsort(-counts, kind="stable"):
         inside = codes == place
-        figure = METRICS[gate.metric](challenger.label[inside], challenger.score[inside])
+        group = None if challenger.group is None else challenger.group[inside]
+        value = figure(gate.metric, challenger.label[inside], challenger.score[inside], group)
         rows = int(counts[place])
-        found.append(Slice(str(names[place]), rows, _finite(figure), rows >= gate.min_rows))
+        found.append(Slice(str(names[place]), rows, _finite(value), rows >= gate.min_rows))
     return tuple(found)
 
 

@@ -1,4 +1,4 @@
-"""Metrics of classifiers and regressors.
+"""Metrics of classifiers and regressors; those of rankers are in `ranking`.
 
 In numpy, and not scikit-learn's: importing those takes 2 s of CPU in a step that works for one, and the paired bootstrap needs the
 rank-based formulas for a thousand weightings at once, which scikit-learn does not offer. Tests compare every figure with scikit-learn's.
@@ -14,6 +14,8 @@ import numpy as np
 from perennial_spec.model import LOWER_IS_BETTER, METRICS_OF, ModelKind
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+Groups = np.ndarray[Any, np.dtype[np.int64]]
+"""int64[rows]: the number of the list that a row belongs to; rows of a list lie together."""
 
 _SMALLEST = float(np.finfo(np.float32).eps)
 """Scores are float32: a probability nearer to 0 or 1 cannot be told from it."""
@@ -73,9 +75,24 @@ METRICS: dict[str, Callable[[Floats, Floats], float]] = {
 }
 
 
-def measure(kind: ModelKind, label: Floats, score: Floats) -> dict[str, float]:
+def figure(metric: str, label: Floats, score: Floats, group: Groups | None = None) -> float:
+    """One metric by its name; NaN where it is not defined.
+
+    Args:
+        group: int64[rows], the lists of a ranker; its metrics need them, and the others do not look at them.
+    """
+    if metric in METRICS:
+        return METRICS[metric](label, score)
+    from perennial_steps.evaluation.ranking import mean_over_lists
+
+    if group is None:
+        raise ValueError(f"{metric} is a metric of lists")
+    return mean_over_lists(metric, label, score, group)
+
+
+def measure(kind: ModelKind, label: Floats, score: Floats, group: Groups | None = None) -> dict[str, float]:
     """Every metric of a kind of model, by name."""
-    return {name: METRICS[name](label, score) for name in METRICS_OF[kind]}
+    return {name: figure(name, label, score, group) for name in METRICS_OF[kind]}
 
 
 def gain_of(metric: str, challenger: float, champion: float) -> float:
@@ -90,6 +107,6 @@ def row_log_loss(label: Floats, score: Floats) -> Floats:
     return found
 
 
-def group_ends(ordered: Floats) -> np.ndarray[Any, np.dtype[np.int64]]:
+def group_ends(ordered: Floats | Groups) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Place of the last of each run of equal values."""
     return np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1) if len(ordered) else np.empty(0, np.int64)

@@ -10,9 +10,9 @@ from typing import Any
 from perennial_spec.model import ModelKind
 from perennial_steps.evaluation.bootstrap import Gain
 from perennial_steps.evaluation.gates import Judgement
-from perennial_steps.evaluation.metrics import Floats
+from perennial_steps.evaluation.metrics import Floats, Groups
 from perennial_steps.training.dataset import Part
-from perennial_steps.training.plots import draw_calibration, draw_fit, draw_roc
+from perennial_steps.training.plots import draw_quality
 
 MAX_TAG = 5000
 """Bytes of the tag that holds the gates."""
@@ -102,7 +102,13 @@ def _size(value: Any) -> int:
 
 
 def write_files(
-    folder: Path, evaluation: Evaluation, kind: ModelKind, label: Floats, scores: dict[str, Floats]
+    folder: Path,
+    evaluation: Evaluation,
+    kind: ModelKind,
+    *,
+    label: Floats,
+    scores: dict[str, Floats],
+    group: Groups | None = None,
 ) -> None:
     """evaluation.json, with every slice, and plots of champion and challenger."""
     whole = {
@@ -121,8 +127,4 @@ def write_files(
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.json").write_text(json.dumps(whole, indent=1))
-    if kind == "xgboost.classifier":
-        draw_roc(folder / "roc.png", label, scores)
-        draw_calibration(folder / "calibration.png", label, scores)
-    else:
-        draw_fit(folder / "fit.png", label, scores)
+    draw_quality(folder, kind, label, scores, group)

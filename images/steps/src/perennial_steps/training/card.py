@@ -68,14 +68,16 @@ def _purpose(spec: PipelineSpec) -> str:
 def _data(spec: PipelineSpec, facts: Facts) -> str:
     parts = (facts.parts.train, facts.parts.validation, facts.parts.holdout)
     rows = [f"| {part.name} | {part.count:,} | {part.first} | {part.last} |" for part in parts]
-    hidden = ", ".join([*spec.data.exclude, *spec.data.sensitive]) or "none"
+    group = spec.model.group
+    hidden = ", ".join([*spec.data.exclude, *spec.data.sensitive, *([group] if group else [])]) or "none"
+    lists = f" Rows are ranked within each `{group}`; no part has a piece of a list." if group else ""
     return "\n".join(
         [
             "## Data",
             "",
             f"{facts.data_uri} version {facts.data_version}; label `{spec.data.label.column}`, "
             f"known {format_duration(spec.data.label.arrives_after)} after `{spec.data.timestamp}`. "
-            f"Columns kept from the model: {hidden}.",
+            f"Columns kept from the model: {hidden}.{lists}",
             "",
             "| part | rows | from | to |",
             "|---|---|---|---|",

@@ -13,8 +13,9 @@ import numpy as np
 from perennial_features.code import Array
 from perennial_spec.data import Data
 from perennial_spec.errors import BatchError, nearest
-from perennial_spec.model import ModelKind, Split
+from perennial_spec.model import MAX_GRADE, ModelKind, Split
 from perennial_spec.units import format_duration
+from perennial_steps.training.lists import lists_of, need_order
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,7 +62,9 @@ class Dataset:
     """What a model may see: typed columns without label, excluded and sensitive ones."""
     label: np.ndarray[tuple[int], np.dtype[np.float64]]
     timestamp: np.ndarray[tuple[int], np.dtype[np.datetime64]]
-    """datetime64[us] in UTC, rising."""
+    """datetime64[us] in UTC, rising; of a ranker, when the list of the row ended."""
+    group: np.ndarray[tuple[int], np.dtype[np.int64]] | None = None
+    """Of a ranker: the number of the list that the row belongs to, rising."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -75,23 +78,28 @@ class Dataset:
         need_columns(self.table.column_names, [name])
         return typed(self.table.column(name), name)
 
+    def group_of(self, rows: slice) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+        """The lists of some rows; None unless the model is a ranker."""
+        return None if self.group is None else self.group[rows]
+
     @cached_property
     def span(self) -> str:
         return f"{iso(self.timestamp[0])} to {iso(self.timestamp[-1])}"
 
 
-def assemble(table: pa.Table, data: Data, kind: ModelKind) -> Dataset:
+def assemble(table: pa.Table, data: Data, kind: ModelKind, group: str | None = None) -> Dataset:
     """The dataset in a table: labelled rows in the order of time, and the columns that a model may see.
 
     Args:
         table: with the timestamp, label and input columns; rows outside the window are the caller's to leave out.
+        group: of a ranker, the column that names the list of a row; lists stay together, each at the time of its newest row.
 
     Raises:
         BatchError: a column is missing or of a type that no model can use; no rows; no labels, or labels that are none.
     """
     import pyarrow.compute as pc
 
-    need_columns(table.column_names, [data.timestamp, data.label.column])
+    need_columns(table.column_names, [data.timestamp, data.label.column, *([group] if group else [])])
     if table.num_rows == 0:
         raise BatchError("the data has no rows", expected="rows within data.window", next="land a batch: perennial run")
     labelled = table.filter(pc.is_valid(table.column(data.label.column)))
@@ -110,21 +118,23 @@ def assemble(table: pa.Table, data: Data, kind: ModelKind) -> Dataset:
             expected="a timestamp or date in every row",
             next="cast it in the query: CAST(... AS TIMESTAMP)",
         )
-    order = np.argsort(when, kind="stable")
+    lists = lists_of(labelled.column(group), when, group) if group else None
+    order = lists.order if lists else np.argsort(when, kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
         labelled, when = labelled.take(order), when[order]
-    hidden = {data.label.column, *data.exclude, *data.sensitive}
+    hidden = {data.label.column, *data.exclude, *data.sensitive, group}
     inputs = {name: typed(labelled.column(name), name) for name in labelled.column_names if name not in hidden}
-    return Dataset(
-        labelled, inputs, _label(typed(labelled.column(data.label.column), data.label.column), data, kind), when
-    )
+    label = _label(typed(labelled.column(data.label.column), data.label.column), data, kind)
+    if lists:
+        return Dataset(labelled, inputs, label, lists.when, lists.group)
+    return Dataset(labelled, inputs, label, when)
 
 
 def divide(dataset: Dataset, split: Split, kind: ModelKind) -> Parts:
     """Train, validation and holdout, by time: the newest `split.holdout`, the `split.validation` before it, and the rest.
 
     Raises:
-        BatchError: a part has no rows, or only one class (then nothing can be learned or measured on it).
+        BatchError: a part has no rows, or only one class, or no list in any order (then nothing can be learned or measured on it).
     """
     end = dataset.timestamp[-1]
     cuts = [end - _micro(split.holdout + split.validation), end - _micro(split.holdout)]
@@ -135,6 +145,8 @@ def divide(dataset: Dataset, split: Split, kind: ModelKind) -> Parts:
         if start == stop:
             raise _empty(name, dataset, split)
         _need_classes(name, dataset.label[start:stop], kind)
+        if dataset.group is not None:
+            need_order(name, dataset.label[start:stop], dataset.group[start:stop])
         first, last = (iso(dataset.timestamp[place]) for place in (start, stop - 1))
         parts.append(Part(name, slice(start, stop), first, last))
     return Parts(*parts)
@@ -215,7 +227,7 @@ def _label(values: Array, data: Data, kind: ModelKind) -> np.ndarray[tuple[int],
             what = "the label is text, such as " + ", ".join(map(repr, sorted(set(values.tolist()))[:3]))
         raise BatchError(what, where=where, expected=_expected(kind), next="turn it into numbers in the query")
     label = values.astype(np.float64)
-    wrong = ~np.isfinite(label) if kind == "xgboost.regressor" else ~np.isin(label, (0.0, 1.0))
+    wrong = ~_learnable(label, kind)
     if wrong.any():
         raise BatchError(
             f"the label is {label[wrong][0]:g} in {int(wrong.sum()):,} of {len(label):,} rows",
@@ -226,8 +238,22 @@ def _label(values: Array, data: Data, kind: ModelKind) -> np.ndarray[tuple[int],
     return label
 
 
+def _learnable(label: Array, kind: ModelKind) -> Array:
+    if kind == "xgboost.regressor":
+        found: Array = np.isfinite(label)
+    elif kind == "xgboost.ranker":
+        found = (label >= 0) & (label <= MAX_GRADE) & (label == np.floor(label))
+    else:
+        found = np.isin(label, (0.0, 1.0))
+    return found
+
+
 def _expected(kind: ModelKind) -> str:
-    return "finite numbers" if kind == "xgboost.regressor" else "0 and 1, or false and true"
+    return {
+        "xgboost.regressor": "finite numbers",
+        "xgboost.ranker": f"grades of relevance: whole numbers from 0 to {MAX_GRADE}, or false and true",
+        "xgboost.classifier": "0 and 1, or false and true",
+    }[kind]
 
 
 def _need_classes(name: str, label: Array, kind: ModelKind) -> None:

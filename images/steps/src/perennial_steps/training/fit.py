@@ -16,7 +16,7 @@ from perennial_features.engine import load_xgboost
 from perennial_features.schema import FeatureSchema
 from perennial_spec.errors import SpecError, nearest
 from perennial_spec.model import ModelSpec
-from perennial_steps.evaluation.metrics import METRICS, gain_of
+from perennial_steps.evaluation.metrics import figure, gain_of
 from perennial_steps.training.dataset import Parts
 
 if TYPE_CHECKING:
@@ -32,9 +32,21 @@ EVAL_METRIC = {
     "rmse": "rmse",
     "mae": "mae",
     "r2": "rmse",
+    "ndcg": "ndcg",
+    "map": "map",
 }
 """What early stopping watches: XGBoost's metric that orders models as the spec's metric does (brier: nearly)."""
-OBJECTIVE = {"xgboost.classifier": "binary:logistic", "xgboost.regressor": "reg:squarederror"}
+OBJECTIVE = {
+    "xgboost.classifier": "binary:logistic",
+    "xgboost.regressor": "reg:squarederror",
+    "xgboost.ranker": "rank:ndcg",
+}
+ALLOWED = {
+    "xgboost.classifier": ("binary:logistic",),
+    "xgboost.regressor": ("reg:", "count:poisson"),
+    "xgboost.ranker": ("rank:ndcg", "rank:pairwise", "rank:map"),
+}
+"""Objectives, or how they begin: those whose predictions are what the kind promises."""
 RESERVED = (
     "seed",
     "random_state",
@@ -62,6 +74,11 @@ class Material:
     metric: str
     """The spec's evaluation metric."""
     threads: int
+    group: Array | None = None
+    """int64[rows], rising: the lists of a ranker."""
+
+    def group_of(self, rows: slice) -> Array | None:
+        return None if self.group is None else self.group[rows]
 
 
 @dataclass(frozen=True)
@@ -98,10 +115,16 @@ def params_of(model: ModelSpec, material: Material, trial: Mapping[str, Any] | N
         "objective": OBJECTIVE[model.kind],
         **(trial or {}),
         **model.params,
-        "eval_metric": EVAL_METRIC[material.metric],
+        "eval_metric": _watched(material),
         "seed": model.seed,
         "nthread": material.threads,
     }
+
+
+def _watched(material: Material) -> str:
+    # XGBoost's mean average precision takes labels of 0 and 1 only.
+    graded = material.metric == "map" and bool((material.label > 1).any())
+    return EVAL_METRIC["ndcg" if graded else material.metric]
 
 
 def check_names(model: ModelSpec) -> None:
@@ -115,23 +138,27 @@ def check_names(model: ModelSpec) -> None:
                 "seed: model.seed; threads: resources.train.cpu; metric: evaluation.metric",
             )
     objective = str(model.params.get("objective", OBJECTIVE[model.kind]))
-    allowed = ("binary:logistic",) if model.kind == "xgboost.classifier" else ("reg:", "count:poisson")
+    allowed = ALLOWED[model.kind]
     if not objective.startswith(allowed):
         raise _wrong(f"model.params.objective is {objective!r} for a {model.kind}", f"one of {', '.join(allowed)}")
 
 
 def _matrices(material: Material, model: ModelSpec) -> tuple[Any, Any]:
     xgboost = load_xgboost()
-    train, validation = material.parts.train.rows, material.parts.validation.rows
     common = {
         "feature_names": material.schema.feature_names,
         "feature_types": material.schema.feature_types,
         "nthread": material.threads,
         "max_bin": int(model.params.get("max_bin", 256)),
     }
-    fitted = xgboost.QuantileDMatrix(material.matrix[train], material.label[train], **common)
-    watched = xgboost.QuantileDMatrix(material.matrix[validation], material.label[validation], ref=fitted, **common)
-    return fitted, watched
+
+    def matrix(rows: slice, **more: Any) -> Any:
+        return xgboost.QuantileDMatrix(
+            material.matrix[rows], material.label[rows], qid=material.group_of(rows), **common, **more
+        )
+
+    fitted = matrix(material.parts.train.rows)
+    return fitted, matrix(material.parts.validation.rows, ref=fitted)
 
 
 def _fit(data: tuple[Any, Any], material: Material, model: ModelSpec, params: dict[str, Any]) -> Fitted:
@@ -157,7 +184,7 @@ def _fit(data: tuple[Any, Any], material: Material, model: ModelSpec, params: di
         booster = booster[: booster.best_iteration + 1]
     rows = material.parts.validation.rows
     score = booster.inplace_predict(material.matrix[rows]).astype(np.float64)
-    reached = METRICS[material.metric](material.label[rows], score)
+    reached = figure(material.metric, material.label[rows], score, material.group_of(rows))
     return Fitted(booster, params, booster.num_boosted_rounds(), reached)
 
 

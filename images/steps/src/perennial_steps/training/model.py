@@ -52,7 +52,9 @@ def measured(
     metrics = {
         f"{part.name}/{name}": value
         for part in (parts.validation, parts.holdout)
-        for name, value in measure(spec.model.kind, label[part.rows], scores[part.rows]).items()
+        for name, value in measure(
+            spec.model.kind, label[part.rows], scores[part.rows], prepared.dataset.group_of(part.rows)
+        ).items()
     }
     # Predictions on rows that the model was fitted to are surer than those it will make: the reference is of the others.
     unfitted = scores[parts.validation.rows.start :]

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perennial_steps.evaluation.metrics import Floats, roc_auc
+from perennial_spec.model import ModelKind
+from perennial_steps.evaluation.metrics import Floats, Groups, group_ends, roc_auc
+from perennial_steps.evaluation.ranking import curve, mean_over_lists
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_POINTS = 500
 """Of a curve: more cannot be seen."""
+MAX_PLACES = 20
+"""Of a ranking: few people look further."""
 
 
 def draw(file: Path, title: str, paint: Any, left: float = 0.12) -> None:
@@ -29,6 +33,39 @@ def draw(file: Path, title: str, paint: Any, left: float = 0.12) -> None:
     axes.set_title(title)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=100)
+
+
+def draw_quality(
+    folder: Path, kind: ModelKind, label: Floats, scores: Mapping[str, Floats], group: Groups | None
+) -> None:
+    """What shows how good a model of this kind is, on the holdout, by model.
+
+    Args:
+        folder: one or two PNG files are written below it.
+        group: int64[rows], the lists of a ranker.
+    """
+    if kind == "xgboost.classifier":
+        draw_roc(folder / "roc.png", label, scores)
+        draw_calibration(folder / "calibration.png", label, scores)
+    elif group is not None:
+        draw_ranking(folder / "ranking.png", label, scores, group)
+    else:
+        draw_fit(folder / "fit.png", label, scores)
+
+
+def draw_ranking(file: Path, label: Floats, scores: Mapping[str, Floats], group: Groups) -> None:
+    """Mean NDCG of the first places against how many places are looked at (rankers)."""
+    longest = int(np.diff(group_ends(group), prepend=-1).max())
+    most = min(longest, MAX_PLACES)
+
+    def paint(axes: Axes) -> None:
+        for name, score in scores.items():
+            whole = mean_over_lists("ndcg", label, score, group)
+            axes.plot(range(1, most + 1), curve(label, score, group, most), "o-", label=f"{name} (NDCG {whole:.3f})")
+        axes.set(xlabel="places", ylabel="mean NDCG")
+        axes.legend(loc="lower right")
+
+    draw(file, "NDCG on the holdout", paint)
 
 
 def draw_roc(file: Path, label: Floats, scores: Mapping[str, Floats]) -> None:

@@ -10,7 +10,7 @@ from perennial_steps.context import StepContext
 from perennial_steps.training.card import Facts, model_card
 from perennial_steps.training.mlmodel import BUNDLE, write_mlmodel
 from perennial_steps.training.model import Trained
-from perennial_steps.training.plots import draw_calibration, draw_fit, draw_importance, draw_roc
+from perennial_steps.training.plots import draw_importance, draw_quality
 
 MODEL = "model"
 """The model's folder among the artifacts of its run."""
@@ -30,13 +30,10 @@ def write_files(folder: Path, trained: Trained, context: StepContext, run_id: st
 
 def _write_plots(folder: Path, trained: Trained) -> None:
     holdout = trained.prepared.parts.holdout.rows
-    label, scores = trained.prepared.dataset.label[holdout], {"model": trained.scores[holdout]}
+    dataset = trained.prepared.dataset
     draw_importance(folder / "importance.png", trained.importance)
-    if trained.bundle.kind == "xgboost.classifier":
-        draw_roc(folder / "roc.png", label, scores)
-        draw_calibration(folder / "calibration.png", label, scores)
-    else:
-        draw_fit(folder / "fit.png", label, scores)
+    scores = {"model": trained.scores[holdout]}
+    draw_quality(folder, trained.bundle.kind, dataset.label[holdout], scores, dataset.group_of(holdout))
 
 
 def _facts(trained: Trained, context: StepContext) -> Facts:

@@ -13,8 +13,11 @@ ALWAYS = {"xgboost.classifier": ("brier", "log_loss"), "xgboost.regressor": ("rm
 
 
 def measured(kind: str, metric: str) -> tuple[str, ...]:
-    """The metrics that are exported for a model of `kind` whose spec names `metric`."""
-    return tuple(dict.fromkeys((metric, *ALWAYS[kind])))
+    """The metrics that are exported for a model of `kind` whose spec names `metric`; none for a ranker.
+
+    A ranker is measured on whole lists, and the log of predictions does not know which list a row was in.
+    """
+    return tuple(dict.fromkeys((metric, *ALWAYS[kind]))) if kind in ALWAYS else ()
 
 
 def measure(metrics: tuple[str, ...], scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
