@@ -85,6 +85,18 @@ def test_float_rounding_passes(world: World, held: Holdout) -> None:
     held.verify(Trees(world, lambda answers, data: np.nextafter(answers, np.float32(1))))
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_float_precision_is_in_the_units_of_the_label(world: World, held: Holdout, unit: float) -> None:
+    scaled = Holdout(held.matrix, (held.predictions - np.float32(0.5)) * np.float32(unit))
+
+    def answers(error: float) -> Trees:
+        return Trees(world, lambda found, data: (found - np.float32(0.5) + np.float32(error)) * np.float32(unit))
+
+    scaled.verify(answers(2e-7))  # a few answers are nearly 0: there it is more than a share of them
+    with pytest.raises(ModelError, match="other answers"):
+        scaled.verify(answers(1e-4))
+
+
 def test_several_answers_a_row_are_held_to_as_one(world: World, held: Holdout) -> None:
     both = replace(held, predictions=np.stack([1 - held.predictions, held.predictions], axis=1))
     both.verify(Trees(world, lambda answers, data: np.stack([1 - answers, answers], axis=1)))
