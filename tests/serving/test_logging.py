@@ -8,16 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
 from perennial_serving.fleet import stored_key
-from perennial_serving.prediction_log import Label, PredictionLog, PredictionRows
-from perennial_serving.rows import Rows
 from perennial_serving.settings import Settings
-from perennial_serving.tables import Tables
 from perennial_spec import logs, names
 from perennial_spec.platform import Platform
 
@@ -152,47 +148,3 @@ def test_without_a_store_predictions_are_answered_and_labels_refused(
 
     parts = assemble(Platform(mlflow_url=mlflow.url), Settings(cache_dir=str(tmp_path)))
     assert parts.prediction_log is None
-
-
-# -- the writer, on its own --
-
-
-def entry(n: int, rows: int = 1) -> PredictionRows:
-    values = Rows({"x": [float(n)] * rows}, rows)
-    return PredictionRows(
-        [f"id-{n}-{i}" for i in range(rows)], ["e"] * rows, "1", np.full(rows, 0.5), False, n, values, ("x",)
-    )
-
-
-def test_small_files_are_merged_after_so_many_appends(tmp_path: Path) -> None:
-    tables = Tables(Platform(store=str(tmp_path)), compact_commits=4)
-    log = PredictionLog(tables.append, Settings())
-    for n in range(8):
-        log.predictions("p", entry(n))
-        log.labels("p", [Label("e", 1.0, n)])
-        assert log._flush()
-    for kind in (logs.PREDICTIONS, logs.LABELS):
-        found = DeltaTable(f"{tmp_path}/p/{kind}")
-        assert len(found.file_uris()) <= 2
-        assert found.to_pyarrow_table().num_rows == 8
-
-
-def test_a_failed_append_keeps_the_rows_in_order_for_the_next() -> None:
-    written: list[str] = []
-    failing = [True]
-
-    def write(pipeline: str, kind: str, columns: dict[str, list[Any]]) -> None:
-        if failing[0]:
-            raise OSError("no space left on device")
-        written.extend(columns[logs.PREDICTION_ID])
-
-    log = PredictionLog(write, Settings(log_queue_rows=5))
-    log.predictions("p", entry(1, 2))
-    assert not log._flush()
-    log.predictions("p", entry(2, 2))
-    log.predictions("p", entry(3, 2))
-    assert (log.waiting, log.dropped["p"], log.written["p"]) == (4, 2, 0)
-    failing[0] = False
-    assert log._flush()
-    assert written == ["id-1-0", "id-1-1", "id-2-0", "id-2-1"]
-    assert (log.waiting, log.written["p"]) == (0, 4)

@@ -1,189 +1,250 @@
-"""The log of predictions and labels: a bounded queue in front of one thread that appends to Delta tables.
+"""The log of predictions and labels, as the model server has it: a bounded queue in front of a process that appends to Delta tables.
 
-A row that does not fit is dropped and counted: the log never delays an answer. Rows that cannot be written (the store is away, the
-disk is full) wait in the queue and are tried again.
+What is taken is encoded at once and kept until the writer says that it is in the table. A row that does not fit is dropped and counted: the
+log never delays an answer. Rows that cannot be written (the store is away, the disk is full) wait, here and in the writer, which
+tries again. When the writer dies, a new one is sent all that was not acknowledged; the tables know what they have.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import time
+import uuid
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
-import orjson
-
-from perennial_features.bundle import Scores
-from perennial_serving.rows import Rows
+from perennial_serving.log_entries import Block, Label, PredictionRows, encode_labels, sampled
+from perennial_serving.log_frames import Ack, Hello, Segment, Write
+from perennial_serving.log_link import Link
 from perennial_serving.settings import Settings
 from perennial_spec import logs
 
+__all__ = ["Block", "Label", "PredictionLog", "PredictionRows", "sampled"]
+
 log = logging.getLogger(__name__)
-_MAX_WAIT_SECONDS = 30.0
-_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+_SEGMENT_BYTES = 2**16
+"""A segment is closed and sent when it is this large, or at the next tick."""
+_MAX_BYTES = 32 * 2**20
+"""Encoded rows that may wait, whatever their number."""
+_TICK, _SLOW_TICK = 0.02, 0.1
+"""Seconds until what was taken is sent, and until acknowledgements are looked for."""
+_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.1, 30.0
+"""First and longest wait before a writer that died is followed by another."""
 
 
-@dataclass(frozen=True)
-class PredictionRows:
-    """What one version answered in one request."""
+class Entry(Protocol):
+    """`Block` or `PredictionRows`."""
 
-    ids: Sequence[str]
-    entities: Sequence[str | None]
-    version: str
-    scores: Scores
-    shadow: bool
-    at: int
-    """Microseconds since 1970, UTC."""
-    rows: Rows
-    logged: tuple[str, ...]
-    """Columns of `rows` that may be stored."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
+    def __len__(self) -> int: ...
+    def encoded(self) -> bytes: ...
 
 
-@dataclass(frozen=True)
-class Label:
-    entity: str
-    label: float
-    at: int
-    """Microseconds since 1970, UTC."""
+@dataclass
+class _Queue:
+    """What waits for one table: entries of the segment that is still open, and segments that are not acknowledged."""
 
-
-Columns = dict[str, list[Any]]
-Write = Callable[[str, str, Columns], None]
-"""(pipeline, table, columns) appended to the table, or an exception; see `tables.Tables`."""
+    entries: list[bytes] = field(default_factory=list)
+    rows: int = 0
+    size: int = 0
+    closed: deque[tuple[int, int, bytes]] = field(default_factory=deque)
+    """(sequence, rows, frame)."""
 
 
 class PredictionLog:
-    """The queue and its thread. `predictions` and `labels` are called on the event loop and never block."""
+    """`predictions` and `labels` belong to the thread of the event loop, and never block; so does `start`, but for starting a process.
+
+    Args:
+        write: `Tables.append`, or another function that can be pickled: it is called in the writer.
+    """
 
     def __init__(self, write: Write, settings: Settings) -> None:
         self._write = write
         self._settings = settings
+        self._name = uuid.uuid4().hex
+        self._queues: defaultdict[tuple[str, str], _Queue] = defaultdict(_Queue)
+        self._rows, self._bytes, self._sequence = 0, 0, 0
+        self._link: Link | None = None
+        self._dying: Link | None = None
+        self._failures, self._retry_at = 0, 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._started, self._stopping = False, False
         self._lock = threading.Lock()
-        self._predictions: defaultdict[str, list[PredictionRows]] = defaultdict(list)
-        self._labels: defaultdict[str, list[Label]] = defaultdict(list)
-        self._rows = 0
-        self._wake, self._stop = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        """Between the timer and `stop`, which may come from another thread."""
         self.written: defaultdict[str, int] = defaultdict(int)
         """Prediction rows in the table, by pipeline."""
         self.dropped: defaultdict[str, int] = defaultdict(int)
         """Prediction rows that found no room, by pipeline."""
+        self.sampled_out: defaultdict[str, int] = defaultdict(int)
+        """Prediction rows that the spec's `monitoring.log.share` left out, by pipeline. The caller counts; see `sampled`."""
 
     def start(self) -> None:
-        self._thread.start()
+        """Start the writer. It takes a second until it appends; what is taken before, waits."""
+        with self._lock:
+            self._started = True
+            self._connect()
 
     def stop(self, timeout: float) -> None:
-        """Write what waits, for at most `timeout` seconds."""
-        self._stop.set()
-        self._wake.set()
-        self._thread.join(timeout)
+        """Write what waits, and block for at most `timeout` seconds. Nothing may be logged any more."""
+        end = time.monotonic() + timeout
+        with self._lock:
+            self._stopping = True
+            self._close_segments()
+            while self._started and (left := end - time.monotonic()) > 0:
+                if not self._finish(left):
+                    break
+            if self._link is not None:
+                self._link.close(max(end - time.monotonic(), 0.0))
         if self._rows:
-            log.error("%d rows of the prediction and label logs could not be written before the end", self._rows)
+            log.error("%d rows of the prediction and label logs were not written before the end", self._rows)
 
     @property
     def waiting(self) -> int:
-        """Rows in the queue."""
+        """Rows that are not yet in a table."""
         return self._rows
 
-    def predictions(self, pipeline: str, entry: PredictionRows) -> None:
-        """Take the entry, or drop it when there is no room."""
-        with self._lock:
-            if self._room(len(entry)):
-                self._predictions[pipeline].append(entry)
-            else:
-                self.dropped[pipeline] += len(entry)
+    @property
+    def writer(self) -> int | None:
+        """Process id of the writer, if there is one now."""
+        return None if self._link is None else self._link.pid
 
-    def labels(self, pipeline: str, labels: Sequence[Label]) -> bool:
-        """Take the labels; False when there is no room for all of them."""
-        with self._lock:
-            taken = self._room(len(labels))
-            if taken:
-                self._labels[pipeline].extend(labels)
+    def predictions(self, pipeline: str, entry: Entry) -> None:
+        """Take the entry, or drop it when there is no room."""
+        rows = len(entry)
+        if not self._room(rows):
+            self.dropped[pipeline] += rows
+            return
+        try:
+            data = entry.encoded()
+        except Exception as error:  # the answer is good, and on its way
+            what = type(error).__name__  # and no more: the message may hold what was sent
+            log.warning("%d rows of %s cannot be logged: %s", rows, pipeline, what)
+            self.dropped[pipeline] += rows
+            return
+        self._take(pipeline, logs.PREDICTIONS, rows, data)
+
+    def labels(self, pipeline: str, labels: Sequence[object]) -> bool:
+        """Take the labels; False when there is no room for all of them.
+
+        A label is a `Label`, or anything else with the columns of the labels table as attributes.
+        """
+        taken = self._room(len(labels))
+        if taken:
+            self._take(pipeline, logs.LABELS, len(labels), encode_labels(labels))
         return taken
 
     def _room(self, rows: int) -> bool:
-        if self._rows + rows > self._settings.log_queue_rows:
-            return False
+        return self._rows + rows <= self._settings.log_queue_rows and self._bytes < _MAX_BYTES
+
+    def _take(self, pipeline: str, table: str, rows: int, data: bytes) -> None:
+        queue = self._queues[pipeline, table]
+        queue.entries.append(data)
+        queue.rows += rows
+        queue.size += len(data)
         self._rows += rows
-        if self._rows >= self._settings.log_flush_rows:
-            self._wake.set()
-        return True
-
-    def _run(self) -> None:
-        failures = 0
-        while not self._stop.is_set():
-            if failures:
-                self._stop.wait(min(self._settings.log_flush_seconds * 2**failures, _MAX_WAIT_SECONDS))
-            elif self._wake.wait(self._settings.log_flush_seconds):
-                self._stop.wait(self._settings.log_flush_seconds / 10)  # a burst must not become a commit per request
-            self._wake.clear()
-            failures = 0 if self._flush() else min(failures + 1, 6)
-        self._flush()
-
-    def _flush(self) -> bool:
-        """Write everything that waits; what could not be written is put back. Whether all was written."""
-        with self._lock:
-            predictions, self._predictions = self._predictions, defaultdict(list)
-            labels, self._labels = self._labels, defaultdict(list)
-        good = True
-        for pipeline, entries in predictions.items():
-            if self._append(pipeline, logs.PREDICTIONS, prediction_columns(entries), sum(map(len, entries))):
-                self.written[pipeline] += sum(map(len, entries))
-                continue
-            good = False
+        self._bytes += len(data)
+        if queue.size >= _SEGMENT_BYTES:
             with self._lock:
-                self._predictions[pipeline] = entries + self._predictions[pipeline]
-        for pipeline, waiting in labels.items():
-            if not self._append(pipeline, logs.LABELS, label_columns(waiting), len(waiting)):
-                good = False
-                with self._lock:
-                    self._labels[pipeline] = waiting + self._labels[pipeline]
-        return good
+                self._pump()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
 
-    def _append(self, pipeline: str, table: str, columns: Columns, rows: int) -> bool:
-        try:
-            self._write(pipeline, table, columns)
-        except Exception as error:  # storage fails in many ways, and none of them may end the thread
-            log.warning("%d rows of %s/%s wait: %s", rows, pipeline, table, type(error).__name__)
-            log.debug("%s", error)
-            return False
+    def _tick(self) -> None:
+        self._timer = None
         with self._lock:
-            self._rows -= rows
-        return True
+            if self._stopping:
+                return
+            self._pump()
+            if self._rows:
+                busy = self._link is not None and self._link.unsent
+                self._timer = asyncio.get_running_loop().call_later(_TICK if busy else _SLOW_TICK, self._tick)
 
+    def _pump(self) -> None:
+        """Send what was taken, and note what is written."""
+        self._close_segments()
+        if self._link is None:
+            self._connect()
+        if self._link is not None:
+            link = self._link
+            acks, alive = link.pump()
+            for ack in acks:
+                self._acknowledge(ack)
+            if not alive:
+                self._bury(link)
 
-def prediction_columns(entries: Iterable[PredictionRows]) -> Columns:
-    """Entries as the columns of the predictions table."""
-    columns: Columns = {name: [] for name in logs.PREDICTION_COLUMNS}
-    for entry in entries:
-        count = len(entry)
-        columns[logs.PREDICTION_ID] += entry.ids
-        columns[logs.ENTITY] += entry.entities
-        columns[logs.VERSION] += [entry.version] * count
-        columns[logs.SCORE] += entry.scores.tolist()
-        columns[logs.SHADOW] += [entry.shadow] * count
-        columns[logs.AT] += [entry.at] * count
-        columns[logs.INPUTS] += _inputs(entry.rows, entry.logged)
-    return columns
+    def _close_segments(self) -> None:
+        for (pipeline, table), queue in self._queues.items():
+            if not queue.entries:
+                continue
+            self._sequence += 1
+            frame = Segment(self._sequence, pipeline, table, queue.rows, queue.entries).frame()
+            queue.closed.append((self._sequence, queue.rows, frame))
+            self._bytes += len(frame) - queue.size
+            queue.entries, queue.rows, queue.size = [], 0, 0
+            if self._link is not None:
+                self._link.put(frame)
 
+    def _acknowledge(self, ack: Ack) -> None:
+        self._failures = 0
+        closed = self._queues[ack.pipeline, ack.table].closed
+        done = 0
+        while closed and closed[0][0] <= ack.sequence:
+            _, rows, frame = closed.popleft()
+            done += rows
+            self._bytes -= len(frame)
+        self._rows -= done
+        if ack.table == logs.PREDICTIONS:
+            self.written[ack.pipeline] += done - ack.lost
+            self.dropped[ack.pipeline] += ack.lost
 
-def label_columns(labels: Sequence[Label]) -> Columns:
-    """Labels as the columns of the labels table."""
-    return {
-        logs.ENTITY: [label.entity for label in labels],
-        logs.LABEL: [label.label for label in labels],
-        logs.AT: [label.at for label in labels],
-    }
+    def _connect(self) -> None:
+        """Start a writer and send it all that waits, unless it is too early for that."""
+        if not self._started or time.monotonic() < self._retry_at:
+            return
+        if self._dying is not None and not self._dying.ended():  # two writers at once could both append the same rows
+            return
+        self._dying = None
+        settings = self._settings
+        hello = Hello(
+            self._name,
+            os.getpid(),
+            self._write,
+            settings.log_flush_seconds,
+            settings.log_flush_rows,
+            settings.shutdown_seconds,
+        )
+        try:
+            self._link = Link(hello)
+        except OSError as error:
+            self._back_off(f"the writer of the log cannot be started: {error.strerror}")
+            return
+        for _, _, frame in sorted(part for queue in self._queues.values() for part in queue.closed):
+            self._link.put(frame)
 
+    def _bury(self, link: Link) -> None:
+        link.kill()
+        self._link, self._dying = None, link
+        if self._rows or not self._stopping:
+            self._back_off(f"the writer of the log, process {link.pid}, has ended")
 
-def _inputs(rows: Rows, logged: tuple[str, ...]) -> list[str]:
-    kept = {name: rows.columns[name] for name in logged if name in rows.columns}
-    return [
-        orjson.dumps({name: values[row] for name, values in kept.items()}, option=_OPTIONS).decode()
-        for row in range(rows.count)
-    ]
+    def _back_off(self, what: str) -> None:
+        wait = min(_RETRY_SECONDS * 2**self._failures, _MAX_RETRY_SECONDS)
+        self._failures = min(self._failures + 1, 10)
+        self._retry_at = time.monotonic() + wait
+        log.warning("%s; %d rows wait for the next, in %.1f seconds", what, self._rows, wait)
+
+    def _finish(self, left: float) -> bool:
+        """One step towards the end; False when there is nothing more to do."""
+        if self._link is not None:
+            self._link.end()
+        self._pump()
+        if self._link is not None:
+            self._link.wait(left)
+            return True
+        if self._rows:
+            time.sleep(min(left, max(self._retry_at - time.monotonic(), 0.01)))
+        return bool(self._rows)

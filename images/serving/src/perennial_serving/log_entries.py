@@ -1,0 +1,170 @@
+"""What is logged: predictions of the two paths through the server, labels, and the share of rows that is kept.
+
+Encoding happens on the event loop, where every microsecond counts: arrays are sent as they lie in memory.
+"""
+
+from __future__ import annotations
+
+import marshal
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from perennial_features.bundle import Scores
+from perennial_serving.rows import Rows
+from perennial_spec import logs
+
+_OBJECTS, _MICROS = "O", "M"
+_TAGS = {np.dtype(code): code for code in "?bhilqBHILQfd"} | {np.dtype("O"): _OBJECTS, np.dtype("M8[us]"): _MICROS}
+"""What arrays can be sent as they are, and the code by which a memoryview knows them too."""
+_PLAIN = (str, int, float, bool, type(None))
+_RANDOM = np.random.Generator(np.random.SFC64())
+Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class PredictionRows:
+    """What one version answered in one request of the general path."""
+
+    ids: Sequence[str]
+    entities: Sequence[str | None]
+    version: str
+    scores: Scores
+    shadow: bool
+    at: int
+    """Microseconds since 1970, UTC."""
+    rows: Rows
+    logged: tuple[str, ...]
+    """Columns of `rows` that may be stored."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def encoded(self) -> bytes:
+        columns = self.rows.columns
+        return _encoded(self, {name: _array(columns[name]) for name in self.logged if name in columns})
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What one version answered in one turn of the event loop, in typed columns."""
+
+    ids: list[str]
+    entities: list[str | None] | None
+    """As they may be stored; None when no row has one."""
+    version: str
+    scores: np.ndarray[Any, np.dtype[np.float64]]
+    """float64[n], or float64[n, outputs]."""
+    shadow: bool
+    at: int
+    """Microseconds since 1970, UTC."""
+    columns: dict[str, np.ndarray[Any, Any]]
+    """[n] each: float64, int64, bool, objects (str or None), datetime64[us]. Only those that may be stored."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def encoded(self) -> bytes:
+        return _encoded(self, self.columns)
+
+    def kept(self, mask: Mask | None) -> Block:
+        """The rows where `mask` is true; all for None."""
+        if mask is None:
+            return self
+        places = np.flatnonzero(mask).tolist()
+        return Block(
+            [self.ids[place] for place in places],
+            self.entities and [self.entities[place] for place in places],
+            self.version,
+            self.scores[mask],
+            self.shadow,
+            self.at,
+            {name: values[mask] for name, values in self.columns.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Label:
+    entity: str
+    label: float
+    at: int
+    """Microseconds since 1970, UTC."""
+
+
+def sampled(count: int, share: float) -> Mask | None:
+    """Which of `count` rows to log; None for all. Drawn row by row, and so independent of what the rows are.
+
+    A shadow's rows must be given the mask of the answers that they shadow, so that both can be compared.
+    """
+    if share >= 1:
+        return None
+    if count == 1:
+        return np.array([random.random() < share])  # noqa: S311 (no secret; many times faster than a generator of arrays)
+    return _RANDOM.random(count) < share
+
+
+def encode_labels(labels: Iterable[object]) -> bytes:
+    """One entry of rows that have the columns of the labels table as attributes; what one lacks is null."""
+    rows = list(labels)
+    return marshal.dumps({name: [getattr(row, name, None) for row in rows] for name in logs.LABEL_COLUMNS})
+
+
+def _encoded(entry: PredictionRows | Block, columns: dict[str, np.ndarray[Any, Any]]) -> bytes:
+    tags, values = [], []
+    for column in columns.values():
+        tag = _TAGS.get(column.dtype)
+        if tag is None:
+            column = _known(column)  # noqa: PLW2901
+            tag = _TAGS[column.dtype]
+        tags.append(tag)
+        values.append(column.tolist() if tag == _OBJECTS else column.tobytes())
+    scores = entry.scores
+    if scores.dtype != np.float64:
+        scores = scores.astype(np.float64)
+    head = [
+        entry.ids,
+        entry.entities,
+        entry.version,
+        scores.tobytes(),
+        scores.size // (len(entry) or 1),
+        entry.shadow,
+        entry.at,
+        list(columns),
+        "".join(tags),
+    ]
+    try:
+        return marshal.dumps([*head, values])
+    except ValueError:  # something that is no plain value, which a column of objects may hold
+        return marshal.dumps([*map(_plain, head), [_plain(data) for data in values]])
+
+
+def _array(column: Any) -> np.ndarray[Any, Any]:
+    """A request's column as an array; plain values stay the objects that they are."""
+    if isinstance(column, np.ndarray):
+        return column
+    if len(column) and isinstance(column[0], np.generic):  # an array's rows, taken one by one
+        return np.asarray(column)
+    found = np.empty(len(column), dtype=object)
+    found[:] = column
+    return found
+
+
+def _known(column: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """As one of the kinds of array that can be sent."""
+    kind = column.dtype.kind
+    if kind == "M":
+        return column.astype("M8[us]")
+    if kind in "iuf":
+        return column.astype("d" if kind == "f" else column.dtype.newbyteorder("="))
+    if kind == "S":
+        return np.char.decode(column, "utf-8", "replace").astype(object)
+    return (column if kind == "U" else column.astype(str)).astype(object)
+
+
+def _plain(values: Any) -> Any:
+    if not isinstance(values, list | tuple):
+        return values
+    return [value if type(value) in _PLAIN else str(value) for value in values]
