@@ -108,7 +108,7 @@ def test_what_json_can_say_comes_out_as_it_was_sent(values: list[Any], name: str
 
 def test_frames_are_found_however_they_are_cut() -> None:
     segments = [Segment(n, "p", logs.PREDICTIONS, n, [b"x" * n]) for n in range(20)]
-    stream = b"".join(segment.frame() for segment in segments)
+    stream = b"".join(piece for segment in segments for piece in segment.pieces())
     for step in (1, 7, len(stream)):
         buffer, found = bytearray(), []
         for at in range(0, len(stream), step):

@@ -276,7 +276,7 @@ def test_the_writer_leaves_in_the_socket_what_it_has_no_room_for() -> None:
     entry, sent = block(0, 10).encoded(), 0
     with pytest.raises(BlockingIOError):
         while True:
-            ours.sendall(Segment(sent + 1, "p", logs.PREDICTIONS, 10, [entry] * 100).frame())
+            ours.sendall(b"".join(Segment(sent + 1, "p", logs.PREDICTIONS, 10, [entry] * 100).pieces()))
             sent += 1
             if writer._may_read():
                 writer._read(0)

@@ -9,6 +9,7 @@ import marshal
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from perennial_features.bundle import Scores
 from perennial_serving.rows import Rows
 from perennial_spec import logs
 
+_FLOAT = np.dtype(np.float64)
 _OBJECTS, _MICROS = "O", "M"
 _TAGS = {np.dtype(code): code for code in "?bhilqBHILQfd"} | {np.dtype("O"): _OBJECTS, np.dtype("M8[us]"): _MICROS}
 """What arrays can be sent as they are, and the code by which a memoryview knows them too."""
@@ -113,32 +115,38 @@ def encode_labels(labels: Iterable[object]) -> bytes:
 
 
 def _encoded(entry: PredictionRows | Block, columns: dict[str, np.ndarray[Any, Any]]) -> bytes:
-    tags, values = [], []
-    for column in columns.values():
-        tag = _TAGS.get(column.dtype)
-        if tag is None:
-            column = _known(column)  # noqa: PLW2901
-            tag = _TAGS[column.dtype]
-        tags.append(tag)
-        values.append(column.tolist() if tag == _OBJECTS else column.tobytes())
+    known = _TAGS.get
+    tags = tuple([known(column.dtype) for column in columns.values()])
+    if None in tags:
+        return _encoded(entry, {name: _known(column) for name, column in columns.items()})
+    layout, objects = _layout(tuple(columns), tags)
+    values: list[Any] = [column.tobytes() for column in columns.values()]
+    for place, name in objects:
+        values[place] = columns[name].tolist()
     scores = entry.scores
-    if scores.dtype != np.float64:
-        scores = scores.astype(np.float64)
+    if scores.dtype != _FLOAT:
+        scores = scores.astype(_FLOAT)
     head = [
         entry.ids,
         entry.entities,
         entry.version,
         scores.tobytes(),
-        scores.size // (len(entry) or 1),
+        1 if scores.ndim == 1 else scores.size // len(scores),
         entry.shadow,
         entry.at,
-        list(columns),
-        "".join(tags),
+        layout,
     ]
     try:
         return marshal.dumps([*head, values])
     except ValueError:  # something that is no plain value, which a column of objects may hold
         return marshal.dumps([*map(_plain, head), [_plain(data) for data in values]])
+
+
+@lru_cache(256)
+def _layout(names: tuple[str, ...], tags: tuple[str | None, ...]) -> tuple[bytes, list[tuple[int, str]]]:
+    """Names and kinds of columns, encoded, and which hold objects. A model's are the same in every entry."""
+    objects = [(place, names[place]) for place, tag in enumerate(tags) if tag == _OBJECTS]
+    return marshal.dumps((names, tags)), objects
 
 
 def _array(column: Any) -> np.ndarray[Any, Any]:
@@ -154,6 +162,8 @@ def _array(column: Any) -> np.ndarray[Any, Any]:
 
 def _known(column: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """As one of the kinds of array that can be sent."""
+    if column.dtype in _TAGS:
+        return column
     kind = column.dtype.kind
     if kind == "M":
         return column.astype("M8[us]")

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate, pairwise
 from typing import Any
 
 import orjson
@@ -62,8 +63,12 @@ class Segment:
         """Encoded bytes."""
         return sum(map(len, self.entries))
 
-    def frame(self) -> bytes:
-        return framed((self.sequence, self.pipeline, self.table, self.rows, self.entries))
+    def pieces(self) -> list[bytes]:
+        """Its frame: the head, and the entries as they are, because copying them costs more than the rest."""
+        lengths = [len(entry) for entry in self.entries]
+        head = marshal.dumps((self.sequence, self.pipeline, self.table, self.rows, lengths))
+        size = LENGTH.size + len(head) + sum(lengths)
+        return [LENGTH.pack(size) + LENGTH.pack(len(head)) + head, *self.entries]
 
     def columns(self) -> Columns:
         """The rows, as the table has them."""
@@ -104,7 +109,12 @@ def frames(buffer: bytearray) -> Iterator[bytes]:
 
 
 def segment_of(frame: bytes) -> Segment:
-    return Segment(*marshal.loads(frame))  # noqa: S302 (from our own parent, over a socket that nobody else has)
+    (length,) = LENGTH.unpack_from(frame)
+    end = LENGTH.size + length
+    # From our own parent, over a socket that nobody else has.
+    sequence, pipeline, table, rows, lengths = marshal.loads(memoryview(frame)[LENGTH.size : end])  # noqa: S302
+    bounds = accumulate(lengths, initial=end)
+    return Segment(sequence, pipeline, table, rows, [frame[start:stop] for start, stop in pairwise(bounds)])
 
 
 def ack_of(frame: bytes) -> Ack:
@@ -115,7 +125,7 @@ def prediction_columns(entries: Iterable[bytes]) -> Columns:
     """Entries as the columns of the predictions table."""
     columns: Columns = {name: [] for name in (*logs.PREDICTION_COLUMNS, SCORES)}
     for data in entries:
-        ids, entities, version, scores, width, shadow, at, *inputs = marshal.loads(data)  # noqa: S302 (see above)
+        ids, entities, version, scores, width, shadow, at, layout, values = marshal.loads(data)  # noqa: S302 (see above)
         count = len(ids)
         outputs: list[float] = list(memoryview(scores).cast("d"))
         columns[logs.PREDICTION_ID] += ids
@@ -124,7 +134,7 @@ def prediction_columns(entries: Iterable[bytes]) -> Columns:
         columns[logs.SCORE] += outputs[::width]
         columns[logs.SHADOW] += [shadow] * count
         columns[logs.AT] += [at] * count
-        columns[logs.INPUTS] += _inputs(count, *inputs)
+        columns[logs.INPUTS] += _inputs(count, layout, values)
         columns[SCORES] += _several(outputs, width) if width > 1 else [None] * count
     if not any(columns[SCORES]):
         del columns[SCORES]
@@ -144,7 +154,8 @@ def _several(outputs: list[float], width: int) -> list[str]:
     return [orjson.dumps(outputs[at : at + width]).decode() for at in range(0, len(outputs), width)]
 
 
-def _inputs(count: int, names: list[str], tags: str, values: list[Any]) -> list[str]:
+def _inputs(count: int, layout: bytes, values: list[Any]) -> list[str]:
+    names, tags = marshal.loads(layout)  # noqa: S302 (see above)
     if not names:
         return ["{}"] * count
     columns = [_unpacked(tag, data) for tag, data in zip(tags, values, strict=True)]

@@ -9,11 +9,15 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
+from itertools import islice
 
 from perennial_serving.log_frames import LENGTH, Ack, Hello, ack_of, frames
 
-_RECEIVE_BYTES = 2**16
+_RECEIVE_BYTES = 2**12
+_PIECES = 512
+"""Given to the system in one call; it takes at most 1,024."""
 _FRUGAL = {"MALLOC_ARENA_MAX": "2", "TOKIO_WORKER_THREADS": "2"}
 """For the writer: threads that write small files need little, and each holds memory."""
 
@@ -46,7 +50,7 @@ class Link:
         data = pickle.dumps(hello)
         self._unsent = deque([LENGTH.pack(len(data)) + data])
         self._offset = 0
-        """Bytes of the first unsent frame that are sent."""
+        """Bytes of the first unsent piece that are sent."""
         self._ending = False
 
     @property
@@ -57,9 +61,9 @@ class Link:
     def unsent(self) -> bool:
         return bool(self._unsent)
 
-    def put(self, frame: bytes) -> None:
-        """Send the frame when there is room."""
-        self._unsent.append(frame)
+    def put(self, pieces: Iterable[bytes]) -> None:
+        """Send these bytes when there is room."""
+        self._unsent.extend(pieces)
 
     def end(self) -> None:
         """Tell the writer, behind the last frame, that nothing will follow."""
@@ -67,18 +71,15 @@ class Link:
 
     def pump(self) -> tuple[list[Ack], bool]:
         """Send what there is room for, and receive what has come: acknowledgements, and whether the writer lives."""
-        alive = self._send()
+        alive = self.send()
         alive = self._receive() and alive  # in any case: what it said before it died counts
         return [ack_of(frame) for frame in frames(self._received)], alive
 
-    def _send(self) -> bool:
+    def send(self) -> bool:
+        """Send what there is room for; whether the writer lives."""
         try:
             while self._unsent:
-                first = self._unsent[0]
-                self._offset += self._sock.send(memoryview(first)[self._offset :] if self._offset else first)
-                if self._offset == len(first):
-                    self._unsent.popleft()
-                    self._offset = 0
+                self._sent(self._sock.sendmsg(self._next()))
             if self._ending:
                 self._sock.shutdown(socket.SHUT_WR)
         except BlockingIOError:
@@ -86,6 +87,18 @@ class Link:
         except OSError:
             return False
         return True
+
+    def _next(self) -> list[bytes | memoryview]:
+        found: list[bytes | memoryview] = list(islice(self._unsent, _PIECES))
+        if self._offset:
+            found[0] = memoryview(found[0])[self._offset :]
+        return found
+
+    def _sent(self, count: int) -> None:
+        count += self._offset
+        while self._unsent and count >= len(self._unsent[0]):
+            count -= len(self._unsent.popleft())
+        self._offset = count
 
     def _receive(self) -> bool:
         try:

@@ -51,8 +51,8 @@ class _Queue:
     entries: list[bytes] = field(default_factory=list)
     rows: int = 0
     size: int = 0
-    closed: deque[tuple[int, int, bytes]] = field(default_factory=deque)
-    """(sequence, rows, frame)."""
+    closed: deque[tuple[Segment, int]] = field(default_factory=deque)
+    """And their sizes."""
 
 
 class PredictionLog:
@@ -149,7 +149,9 @@ class PredictionLog:
         self._bytes += len(data)
         if queue.size >= _SEGMENT_BYTES:
             with self._lock:
-                self._pump()
+                self._close_segments()
+                if self._link is not None:
+                    self._link.send()  # whether it lives is for the tick to see
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
 
@@ -181,21 +183,20 @@ class PredictionLog:
             if not queue.entries:
                 continue
             self._sequence += 1
-            frame = Segment(self._sequence, pipeline, table, queue.rows, queue.entries).frame()
-            queue.closed.append((self._sequence, queue.rows, frame))
-            self._bytes += len(frame) - queue.size
+            segment = Segment(self._sequence, pipeline, table, queue.rows, queue.entries)
+            queue.closed.append((segment, queue.size))
             queue.entries, queue.rows, queue.size = [], 0, 0
             if self._link is not None:
-                self._link.put(frame)
+                self._link.put(segment.pieces())
 
     def _acknowledge(self, ack: Ack) -> None:
         self._failures = 0
         closed = self._queues[ack.pipeline, ack.table].closed
         done = 0
-        while closed and closed[0][0] <= ack.sequence:
-            _, rows, frame = closed.popleft()
-            done += rows
-            self._bytes -= len(frame)
+        while closed and closed[0][0].sequence <= ack.sequence:
+            segment, size = closed.popleft()
+            done += segment.rows
+            self._bytes -= size
         self._rows -= done
         if ack.table == logs.PREDICTIONS:
             self.written[ack.pipeline] += done - ack.lost
@@ -222,8 +223,9 @@ class PredictionLog:
         except OSError as error:
             self._back_off(f"the writer of the log cannot be started: {error.strerror}")
             return
-        for _, _, frame in sorted(part for queue in self._queues.values() for part in queue.closed):
-            self._link.put(frame)
+        waiting = [segment for queue in self._queues.values() for segment, _ in queue.closed]
+        for segment in sorted(waiting, key=lambda segment: segment.sequence):
+            self._link.put(segment.pieces())
 
     def _bury(self, link: Link) -> None:
         link.kill()
