@@ -54,6 +54,18 @@ def test_a_good_pipeline_is_read_with_its_defaults(write_pipeline: Write) -> Non
             3,
             ["exactly one of min (roc_auc, r2, ...) or max"],
         ),
+        (
+            "owner:",
+            "monitoring: {log: {share: 150%}}\nowner:",
+            3,
+            ["monitoring.log.share is '150%'", "less than or equal to 1"],
+        ),
+        (
+            "owner:",
+            "monitoring: {log: {share: 0%}, quality: {metric: roc_auc, min: 0.7}}\nowner:",
+            3,
+            ["expected log.share above 0%, because quality is measured on logged predictions"],
+        ),
         ("owner:", "expectations: [{expect_x: y}]\nowner:", 3, ["expected the arguments of expect_x as a mapping"]),
         ("owner:", "expectations: [{a: {}, b: {}}]\nowner:", 3, ["one expectation as `expect_...: {argument: value}`"]),
         ("owner:", "model: {}\nowner:", 10, ["the key 'model' is written twice"]),

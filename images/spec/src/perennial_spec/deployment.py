@@ -87,11 +87,27 @@ class Quality(Model):
         return self
 
 
+class Log(Model):
+    """What the model server keeps of what it answered; drift is counted on all of it, whatever is kept."""
+
+    share: Annotated[Share, Field(ge=0, le=1)] = 1.0
+    """Share of the predictions that are logged, drawn at random row by row: 100% logs all, 0% none. Labels are all kept. Quality is
+    measured on the logged predictions alone: the draw knows neither score nor label, so it does not shift what is measured, but fewer
+    predictions meet a label, and `min_labels` takes longer to reach."""
+
+
 class Monitoring(Model):
     """What raises an alert while the model serves."""
 
     drift: Drift = Drift()
     quality: Quality | None = None
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _quality_needs_predictions(self) -> Self:
+        if self.quality is not None and self.log.share == 0:
+            raise ValueError("expected log.share above 0%, because quality is measured on logged predictions")
+        return self
 
 
 class Budget(Model):
