@@ -18,7 +18,7 @@ from perennial_serving.log_frames import LENGTH, Ack, Hello, ack_of, frames
 _RECEIVE_BYTES = 2**12
 _PIECES = 512
 """Given to the system in one call; it takes at most 1,024."""
-_FRUGAL = {"MALLOC_ARENA_MAX": "2", "TOKIO_WORKER_THREADS": "2"}
+_FRUGAL = {"MALLOC_ARENA_MAX": "1", "TOKIO_WORKER_THREADS": "1"}
 """For the writer: threads that write small files need little, and each holds memory."""
 
 
