@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -41,8 +42,7 @@ async def opened(store: Path, write: Any = None, **settings: Any) -> AsyncIterat
     log.start()
     yield log
     await asyncio.to_thread(log.stop, 10.0)
-    if log.writer is not None:
-        assert ended(log.writer)
+    assert log.writer is None or ended(log.writer)
 
 
 async def until(condition: Callable[[], Any], seconds: float = 30) -> None:
@@ -214,6 +214,24 @@ async def test_an_entry_that_cannot_be_sent_costs_no_answer_and_is_counted(
         assert (log.waiting, log.dropped["p"]) == (0, 1)
     assert "1 rows of p cannot be logged: ValueError" in caplog.text
     assert "secret" not in caplog.text
+
+
+async def test_a_full_disk_costs_nothing_when_there_is_room_again(tmp_path: Path) -> None:
+    """A limit on the size of files, set from outside, fails in the middle of a write as a full disk does."""
+    async with opened(tmp_path) as log:
+        log.predictions("p", block(0, 5))
+        await until(lambda: log.waiting == 0)
+        assert log.writer is not None
+        limits = resource.prlimit(log.writer, resource.RLIMIT_FSIZE)
+        for size in (0, 300, 1500):  # the file of rows does not fit, or the commit does not
+            resource.prlimit(log.writer, resource.RLIMIT_FSIZE, (size, limits[1]))
+            log.predictions("p", block(5 + size, 5))
+            await asyncio.sleep(0.3)
+            assert log.waiting == 5
+            resource.prlimit(log.writer, resource.RLIMIT_FSIZE, limits)
+            await until(lambda: log.waiting == 0)
+        assert log.written["p"] == 20
+    assert ids(tmp_path) == sorted(f"id-{at + n}" for at in (0, 5, 305, 1505) for n in range(5))
 
 
 async def test_a_table_that_is_removed_meanwhile_is_made_anew(tmp_path: Path) -> None:

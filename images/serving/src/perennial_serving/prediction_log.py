@@ -97,8 +97,9 @@ class PredictionLog:
             while self._started and (left := end - time.monotonic()) > 0:
                 if not self._finish(left):
                     break
-            if self._link is not None:
-                self._link.close(max(end - time.monotonic(), 0.0))
+            for link in (self._link, self._dying):
+                if link is not None:
+                    link.close(max(end - time.monotonic(), 0.0))
         if self._rows:
             log.error("%d rows of the prediction and label logs were not written before the end", self._rows)
 
@@ -228,7 +229,8 @@ class PredictionLog:
             self._link.put(segment.pieces())
 
     def _bury(self, link: Link) -> None:
-        link.kill()
+        if not self._stopping:
+            link.kill()
         self._link, self._dying = None, link
         if self._rows or not self._stopping:
             self._back_off(f"the writer of the log, process {link.pid}, has ended")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,7 @@ def _commit(uri: str, table: Any, batches: list[RecordBatch], log_id: str, seque
     from arro3.core import RecordBatchReader
     from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
+    now = time.time_ns() // 1_000_000
     widest = max(batches, key=lambda batch: batch.num_columns)
     if any(batch.num_columns < widest.num_columns for batch in batches):
         batches = [_widened(batch, widest.schema) for batch in batches]
@@ -156,7 +158,7 @@ def _commit(uri: str, table: Any, batches: list[RecordBatch], log_id: str, seque
         mode="append",
         schema_mode="merge",
         configuration=_CONFIGURATION if table is None else None,
-        commit_properties=CommitProperties(app_transactions=[Transaction(log_id, sequence)]),
+        commit_properties=CommitProperties(app_transactions=[Transaction(log_id, sequence, now)]),
     )
     return DeltaTable(uri) if table is None else table
 
