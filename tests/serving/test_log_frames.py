@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perennial_serving.log_entries import Block, PredictionRows, sampled
+from perennial_serving.log_entries import Block, PredictionRows, sampled, share_of
 from perennial_serving.log_frames import Ack, Segment, ack_of, frames, prediction_columns, segment_of
 from perennial_serving.rows import Rows
 from perennial_spec import logs
+from perennial_spec.deployment import Monitoring
 
 
 def rows(columns: dict[str, Any]) -> PredictionRows:
@@ -130,12 +131,20 @@ def test_a_share_of_the_rows_is_drawn_whatever_they_are() -> None:
     assert 850 < ones < 1150 and 850 < many < 1150  # five standard deviations
 
 
-def test_a_sample_of_a_block_has_what_belongs_together() -> None:
-    whole = block({"x": np.arange(4.0), "y": np.array(["a", "b", None, "d"], dtype=object)})
+@pytest.mark.parametrize("make", [block, rows])
+def test_a_sample_has_what_belongs_together(make: Any) -> None:
+    whole = make({"x": np.arange(4.0), "y": np.array(["a", "b", None, "d"], dtype=object)})
     assert whole.kept(None) is whole
     half = whole.kept(np.array([False, True, True, False]))
-    assert (half.ids, len(half), half.entities) == (["id-1", "id-2"], 2, None)
+    assert (half.ids, len(half), len(half.scores)) == (["id-1", "id-2"], 2, 2)
+    assert half.entities in (None, [None, None])
     assert inputs(half) == [{"x": 1.0, "y": "b"}, {"x": 2.0, "y": None}]
+
+
+def test_the_share_is_the_specs_and_all_for_a_bundle_that_does_not_know_the_word() -> None:
+    monitoring = Monitoring.model_validate({"log": {"share": "25%"}})
+    assert share_of({"monitoring": monitoring.model_dump(mode="json")}) == 0.25
+    assert share_of({"monitoring": {"drift": {}}}) == share_of({"monitoring": None}) == share_of({}) == 1.0
 
 
 def test_encoding_is_fast_enough_for_the_event_loop() -> None:

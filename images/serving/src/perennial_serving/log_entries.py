@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import marshal
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from perennial_features.bundle import Scores
 from perennial_serving.rows import Rows
 from perennial_spec import logs
+from perennial_spec.units import parse_share
 
 _FLOAT = np.dtype(np.float64)
 _OBJECTS, _MICROS = "O", "M"
@@ -49,6 +50,14 @@ class PredictionRows:
         columns = self.rows.columns
         return _encoded(self, {name: _array(columns[name]) for name in self.logged if name in columns})
 
+    def kept(self, mask: Mask | None) -> PredictionRows:
+        """The rows where `mask` is true; all for None."""
+        if mask is None:
+            return self
+        places = np.flatnonzero(mask).tolist()
+        ids, entities = [self.ids[place] for place in places], [self.entities[place] for place in places]
+        return replace(self, ids=ids, entities=entities, scores=self.scores[mask], rows=self.rows.take(places))
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -77,14 +86,12 @@ class Block:
         if mask is None:
             return self
         places = np.flatnonzero(mask).tolist()
-        return Block(
-            [self.ids[place] for place in places],
-            self.entities and [self.entities[place] for place in places],
-            self.version,
-            self.scores[mask],
-            self.shadow,
-            self.at,
-            {name: values[mask] for name, values in self.columns.items()},
+        return replace(
+            self,
+            ids=[self.ids[place] for place in places],
+            entities=self.entities and [self.entities[place] for place in places],
+            scores=self.scores[mask],
+            columns={name: values[mask] for name, values in self.columns.items()},
         )
 
 
@@ -94,6 +101,12 @@ class Label:
     label: float
     at: int
     """Microseconds since 1970, UTC."""
+
+
+def share_of(spec: Mapping[str, Any]) -> float:
+    """The share of predictions to log, by a bundle's spec; all for one from before there was such a word."""
+    log = (spec.get("monitoring") or {}).get("log") or {}
+    return parse_share(log.get("share", 1.0))
 
 
 def sampled(count: int, share: float) -> Mask | None:

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from perennial_serving.log_entries import Block, Label, PredictionRows, encode_labels, sampled
+from perennial_serving.log_entries import Block, Label, PredictionRows, encode_labels, sampled, share_of
 from perennial_serving.log_frames import Ack, Hello, Segment, Write
 from perennial_serving.log_link import Link
 from perennial_serving.settings import Settings
 from perennial_spec import logs
 
-__all__ = ["Block", "Label", "PredictionLog", "PredictionRows", "sampled"]
+__all__ = ["Block", "Label", "PredictionLog", "PredictionRows", "sampled", "share_of"]
 
 log = logging.getLogger(__name__)
 _SEGMENT_BYTES = 2**16
