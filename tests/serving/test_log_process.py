@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,8 +19,6 @@ import numpy as np
 import pytest
 from deltalake import DeltaTable
 
-from perennial_serving.log_frames import Hello, Segment
-from perennial_serving.log_writer import Writer
 from perennial_serving.prediction_log import Block, Label, PredictionLog
 from perennial_serving.settings import Settings
 from perennial_serving.tables import Tables
@@ -267,6 +263,14 @@ async def test_the_end_writes_what_was_taken_in_the_same_turn_of_the_loop(tmp_pa
     assert ids(tmp_path) == expected(7)
 
 
+async def test_without_traffic_the_end_is_quick_and_the_writer_imports_nothing_of_the_store(tmp_path: Path) -> None:
+    async with opened(tmp_path) as log:
+        await asyncio.sleep(1)
+        assert "deltalake" not in Path(f"/proc/{log.writer}/maps").read_text()
+        start = time.monotonic()
+    assert time.monotonic() - start < 2
+
+
 async def test_a_writer_that_cannot_be_started_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -281,50 +285,3 @@ async def test_a_writer_that_cannot_be_started_is_tried_again(
     log.stop(10)
     assert "the writer of the log cannot be started: No such file or directory" in caplog.text
     assert ids(tmp_path) == expected(4)
-
-
-def test_the_writer_leaves_in_the_socket_what_it_has_no_room_for() -> None:
-    def away(*_: Any) -> int:
-        raise OSError("the store is away")
-
-    ours, theirs = socket.socketpair()
-    hello = Hello("log", os.getppid(), away, 600.0, 100, 0.2)
-    writer = Writer(theirs, hello, bytearray())
-    ours.setblocking(False)
-    entry, sent = block(0, 10).encoded(), 0
-    with pytest.raises(BlockingIOError):
-        while True:
-            ours.sendall(b"".join(Segment(sent + 1, "p", logs.PREDICTIONS, 10, [entry] * 100).pieces()))
-            sent += 1
-            if writer._may_read():
-                writer._read(0)
-    assert 200 <= writer._rows < sent * 10
-    assert writer._bytes < 2 * 2**20
-    ours.close()
-    theirs.close()
-
-
-def test_the_server_imports_nothing_of_the_store_and_the_writer_nothing_of_the_model() -> None:
-    code = "import sys, {0}; print(sorted({1} & set(sys.modules)))"
-    store = {"deltalake", "arro3", "arro3.core", "pyarrow"}
-    model = {"numpy", "pyarrow", "pandas", "xgboost", "perennial_features"}
-    for module, forbidden in (("prediction_log", store), ("log_writer, deltalake, perennial_serving.tables", model)):
-        found = subprocess.run(
-            [sys.executable, "-c", code.format(f"perennial_serving.{module}", forbidden)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert found.stdout.strip() == "[]", module
-
-
-async def test_the_writer_is_small(tmp_path: Path) -> None:
-    """Memory that is its own; pages of libraries are shared between the writers of a machine, and go when others need them."""
-    async with opened(tmp_path) as log:
-        for n in range(0, 20_000, 100):
-            log.predictions("p", block(n, 100))
-            await asyncio.sleep(0.005)
-        await until(lambda: log.waiting == 0)
-        own = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{log.writer}/status").read_text())
-        assert own is not None
-        assert int(own[1]) < 70 * 1024

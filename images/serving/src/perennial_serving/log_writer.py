@@ -168,9 +168,6 @@ def main() -> int:
         greeted = greeting(sock)
         if greeted is None:
             return 0
-        from perennial_serving.tables import warm
-
-        warm()
         lost = Writer(sock, *greeted).run()
     if lost:
         log.error("%d rows of the prediction and label logs are lost: the store did not take them in time", lost)

@@ -83,10 +83,10 @@ class PredictionLog:
         """Prediction rows that the spec's `monitoring.log.share` left out, by pipeline. The caller counts; see `sampled`."""
 
     def start(self) -> None:
-        """Start the writer. It takes a second until it appends; what is taken before, waits."""
+        """Start the writer. It imports what appending needs when there is something to append."""
         with self._lock:
             self._started = True
-            self._connect()
+            self._pump()
 
     def stop(self, timeout: float) -> None:
         """Write what waits, and block for at most `timeout` seconds. Nothing may be logged any more."""
