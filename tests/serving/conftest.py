@@ -71,6 +71,10 @@ def features(columns):
     return {**_narrow(columns), "wind": columns["wind"]}
 """
 )
+NUMBERS = """
+def features(columns):
+    return {name: columns[name] for name in ("distance", "stops", "direct", "wind")}
+"""
 ROW: dict[str, Any] = {
     "flight_id": "F1",
     "departure": "2013-06-01T05:15:00Z",
@@ -302,13 +306,15 @@ class Pipeline:
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Models that answer differently: `one` and `two`; `fragile` fails at distance 666; `wider` needs the column wind."""
+    """Models that answer differently: `one` and `two`; `fragile` fails at distance 666; `wider` needs the column wind; `numbers` takes
+    only numbers: distance, stops, direct, wind."""
     root, spec = tmp_path_factory.mktemp("bundles"), spec_of("flights")
     return {
         "one": save_bundle(root / "one", spec, seed=1),
         "two": save_bundle(root / "two", spec, seed=2, rounds=20),
         "fragile": save_bundle(root / "fragile", spec, FRAGILE, seed=3),
         "wider": save_bundle(root / "wider", spec, WIDER, seed=4),
+        "numbers": save_bundle(root / "numbers", spec, NUMBERS, seed=6),
         "secret": save_bundle(root / "secret", spec_of("flights", redact_entity=True), seed=5),
     }
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -17,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from perennial_serving import feedback, oip, scoring
+from perennial_serving.answers import Answer
 from perennial_serving.counting import ServerCounters
 from perennial_serving.edge import (
     ID_HEADER,
@@ -34,7 +36,6 @@ from perennial_serving.edge import (
 from perennial_serving.engine import Blamed, Engine, describe_failure
 from perennial_serving.fleet import Fleet, Served, stored_key
 from perennial_serving.metrics import CONTENT_TYPE, Exposition
-from perennial_serving.oip import Answer
 from perennial_serving.prediction_log import PredictionLog
 from perennial_serving.refusals import NotReady, Overloaded, status_of
 from perennial_serving.rows import Rows
@@ -43,8 +44,13 @@ from perennial_spec.errors import PerennialError, RequestError
 
 log = logging.getLogger(__name__)
 PIPELINE_HEADER = "X-Perennial-Pipeline"
-SERVER = {"name": "perennial", "version": "0.1.0", "extensions": ["model_repository"]}
-Respond = Callable[[Answer], dict[str, Any]]
+SERVER: dict[str, Any] = {
+    "name": "perennial",
+    "version": "0.1.0",
+    "extensions": ["model_repository", "binary_tensor_data"],
+}
+Respond = Callable[[Answer], tuple[bytes, dict[str, str]]]
+"""The body of an answer, and headers beside the usual."""
 Parse = Callable[[bytes], tuple[Rows, Respond]]
 
 
@@ -67,18 +73,23 @@ class App:
         """POST /v2/models/{model}[/versions/{version}]/infer"""
 
         def parse(body: bytes) -> tuple[Rows, Respond]:
-            need_json(request)
-            parsed = oip.parse(body, self.settings.max_rows)
-            return parsed.rows, lambda answer: oip.response(name, parsed, answer)
+            length = oip.header_length(request.headers.get(oip.LENGTH_HEADER))
+            if length is None:  # who says where the JSON ends has said what the body is
+                need_json(request)
+            served = self.fleet.need(name)
+            model = served.model(version) if version else served.first
+            assert model is not None
+            parsed = oip.parse(body, length, self.settings.max_rows, model.bundle.schema)
+            return parsed.rows, lambda answer: oip.encode(name, parsed, answer)
 
-        name = request.path_params["model"]
-        return await self._predict(request, "oip", name, request.path_params.get("version"), parse)
+        name, version = request.path_params["model"], request.path_params.get("version")
+        return await self._predict(request, "oip", name, version, parse)
 
     async def invocations(self, request: Request) -> Response:
         """POST /invocations and /pipelines/{model}/invocations"""
 
         def parse(body: bytes) -> tuple[Rows, Respond]:
-            return scoring.parse(body, content_type(request), self.settings.max_rows), scoring.response
+            return scoring.parse(body, content_type(request), self.settings.max_rows), _scored
 
         return await self._predict(request, "mlflow", None, None, parse)
 
@@ -108,7 +119,8 @@ class App:
             headers[ID_HEADER] = answer.ids[0]
         if self.fleet.draining:
             headers["Connection"] = "close"  # the client comes back by another connection, to another server
-        response = json_response(respond(answer), 200, headers)
+        content, extra = respond(answer)
+        response = Response(content, 200, {"Content-Type": "application/json", **headers, **extra})
         seconds = time.perf_counter() - start
         for model in answered.models:
             model.counters.request(protocol, 200, seconds)
@@ -223,6 +235,10 @@ class App:
     def _known(self, name: str) -> Served:
         """Labels arrive late: they are also taken while no version takes traffic."""
         return self.fleet.served.get(name) or self.fleet.need(name)
+
+
+def _scored(answer: Answer) -> tuple[bytes, dict[str, str]]:
+    return orjson.dumps(scoring.response(answer), option=orjson.OPT_SERIALIZE_NUMPY), {}
 
 
 def _described(served: Served) -> dict[str, Any]:

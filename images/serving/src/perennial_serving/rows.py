@@ -6,29 +6,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 
+from perennial_features.code import Array
 from perennial_serving.refusals import NotParsed, TooLarge
 from perennial_spec.errors import RequestError
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A request's rows, by column. Values are as JSON has them: nothing is typed yet."""
+    """A request's rows, by column. Values are as JSON has them, or arrays of numbers: nothing is typed yet."""
 
-    columns: Mapping[str, Sequence[Any]]
+    columns: Mapping[str, Any]
+    """Lists, or arrays of one dimension."""
     count: int
 
     def column(self, name: str) -> Sequence[Any] | None:
-        return self.columns.get(name)
+        """Plain values, whatever the column came as."""
+        values = self.columns.get(name)
+        return values.tolist() if isinstance(values, np.ndarray) else values
 
     def take(self, places: Sequence[int]) -> Rows:
         """The rows at `places`."""
-        return Rows({name: [values[i] for i in places] for name, values in self.columns.items()}, len(places))
+        return Rows({name: _taken(values, places) for name, values in self.columns.items()}, len(places))
 
 
-def rows_of(columns: Mapping[str, Sequence[Any]], max_rows: int) -> Rows:
-    """Rows from a mapping of lists.
+def _taken(values: Sequence[Any] | Array, places: Sequence[int]) -> Sequence[Any] | Array:
+    return values[places] if isinstance(values, np.ndarray) else [values[i] for i in places]
+
+
+def rows_of(columns: Mapping[str, Any], max_rows: int) -> Rows:
+    """Rows from a mapping of lists or arrays.
 
     Raises:
         RequestError: the lists differ in length, or are empty; names a column.
@@ -73,7 +82,7 @@ def check_count(count: int, max_rows: int) -> None:
         raise TooLarge(f"the request has {count:,} rows", expected=f"at most {max_rows:,}", next="send it in parts")
 
 
-def json_object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes | memoryview) -> dict[str, Any]:
     """The JSON object in `body`.
 
     Raises:

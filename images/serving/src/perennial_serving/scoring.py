@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any
 
-from perennial_serving.oip import Answer
+from perennial_serving.answers import Answer
 from perennial_serving.refusals import NotParsed, WrongMediaType
 from perennial_serving.rows import Rows, check_count, json_object, kind_of, need_list, rows_of, rows_of_records, show
 from perennial_spec.errors import RequestError
