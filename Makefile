@@ -57,8 +57,9 @@ screenshots: install ## Make the README's pictures from a running demo (needs Ch
 	python docs/screenshots.py
 
 .PHONY: render
-render: install ## Write the pages that are made from code
+render: install ## Write what is made from code: pages, and the messages of gRPC
 	python docs/render.py
+	python docs/render_wire.py
 
 .PHONY: clean
 clean: down ## End the platform, and remove the environment and caches; its state stays
