@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -30,6 +30,9 @@ from perennial_serving.registry import Registry
 from perennial_serving.settings import Settings
 from perennial_spec.errors import PlatformError
 from perennial_spec.platform import Platform
+
+if TYPE_CHECKING:
+    from perennial_serving.grpc_server import GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +123,10 @@ def server_of(parts: Parts) -> Server:
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
         await asyncio.to_thread(parts.start)
+        grpc = await _start_grpc(parts)
         yield
+        if grpc is not None:
+            await grpc.stop(settings.shutdown_seconds)
         await asyncio.to_thread(parts.stop)
 
     config = uvicorn.Config(
@@ -139,6 +145,17 @@ def server_of(parts: Parts) -> Server:
         timeout_graceful_shutdown=int(settings.shutdown_seconds) or None,
     )
     return Server(config, parts)
+
+
+async def _start_grpc(parts: Parts) -> GrpcServer | None:
+    """The gRPC port, when one is configured; on this event loop, as the engine wants it."""
+    if not parts.settings.grpc_port:
+        return None
+    from perennial_serving.grpc_server import GrpcServer
+
+    server = GrpcServer(parts.app, parts.settings.grpc_port)
+    await server.start()
+    return server
 
 
 def listen(settings: Settings) -> socket.socket:

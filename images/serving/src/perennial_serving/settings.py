@@ -18,6 +18,8 @@ class Settings:
     """Address to listen on. Loopback unless told otherwise: the server has no authentication of its own."""
     port: int = 8800
     """0 takes a free port; the log line `listening` names it."""
+    grpc_port: int = 0
+    """Port for the Open Inference Protocol over gRPC, from `PERENNIAL_GRPC_PORT`; 0: it is not spoken."""
     cache_dir: str = ".perennial/serving"
     """Folder that keeps bundles and the last good routes, so that a restart needs no registry."""
     pipelines: tuple[str, ...] = ()
@@ -82,7 +84,9 @@ class Settings:
 
 
 def _variable(field: str) -> str:
-    return f"PERENNIAL_{field.upper()}" if field in {"host", "port"} else f"PERENNIAL_SERVING_{field.upper()}"
+    return (
+        f"PERENNIAL_{field.upper()}" if field in {"host", "port", "grpc_port"} else f"PERENNIAL_SERVING_{field.upper()}"
+    )
 
 
 def _parse(name: str, text: str, kind: type) -> Any:
