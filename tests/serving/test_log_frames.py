@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perennial_serving.ids import prediction_ids
 from perennial_serving.log_entries import Block, PredictionRows, sampled, share_of
 from perennial_serving.log_frames import Ack, Segment, ack_of, frames, prediction_columns, segment_of
 from perennial_serving.rows import Rows
@@ -122,13 +123,14 @@ def test_frames_are_found_however_they_are_cut() -> None:
 
 
 def test_a_share_of_the_rows_is_drawn_whatever_they_are() -> None:
-    assert sampled(10, 1.0) is None
+    ids = prediction_ids(4000, 1)
+    assert sampled(ids, 1.0) is None
     for count in (1, 1000):
-        mask = sampled(count, 0.0)
+        mask = sampled(ids[:count], 0.0)
         assert mask is not None and not mask.any()
-    ones = sum(bool(sampled(1, 0.25)[0]) for _ in range(4000))  # type: ignore[index]
-    many = int(sampled(4000, 0.25).sum())  # type: ignore[union-attr]
-    assert 850 < ones < 1150 and 850 < many < 1150  # five standard deviations
+    quarter = sampled(ids, 0.25)
+    assert quarter is not None and 850 < int(quarter.sum()) < 1150  # five standard deviations
+    assert [bool(sampled([id_], 0.25)[0]) for id_ in ids[:100]] == quarter[:100].tolist()  # type: ignore[index]
 
 
 @pytest.mark.parametrize("make", [block, rows])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from perennial_serving.fleet import stored_key
+from perennial_serving.model import stored_key
 from perennial_spec import logs
 
 NEEDLE = "NEEDLE"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from perennial_serving.fleet import stored_key
+from perennial_serving.model import stored_key
 from perennial_serving.settings import Settings
 from perennial_spec import logs, names
 from perennial_spec.platform import Platform

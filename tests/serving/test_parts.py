@@ -46,9 +46,9 @@ def test_what_cannot_be_an_entity_is_refused(value: Any) -> None:
 
 
 def test_prediction_ids_are_version_7_uuids_in_the_order_of_time() -> None:
-    first = prediction_ids(500)
+    first = prediction_ids(500, 1)
     time.sleep(0.002)
-    second = prediction_ids(1)
+    second = prediction_ids(1, 1)
     assert len(set(first)) == 500
     assert max(first) < second[0]
     for text in first:

@@ -14,7 +14,7 @@ from perennial_features.reference import Counts, Reference
 
 BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Upper bounds in seconds: fine where model servers answer, coarse where they should not."""
-PROTOCOLS = ("oip", "mlflow")
+PROTOCOLS = ("oip", "mlflow", "grpc")
 
 
 class VersionCounters:
@@ -27,23 +27,27 @@ class VersionCounters:
         self.bins: Counts = np.zeros(len(reference.series), dtype=np.int64)
         """int64[bins] in the order of `Reference.series`."""
         self.rows = 0
-        self.requests: dict[tuple[str, int], int] = {(p, code): 0 for p in PROTOCOLS for code in (200, 500)}
+        self.answered: dict[tuple[str, int], int] = {(p, code): 0 for p in PROTOCOLS for code in (200, 500)}
         """By protocol and status."""
         self.latency = [0] * (len(BUCKETS) + 1)
         """Requests by bucket, not cumulated; the last is above all bounds."""
         self.seconds = 0.0
 
-    def observe(self, increments: Counts, rows: int) -> None:
-        """Count predicted rows."""
-        self.bins += increments
+    def predicted(self, rows: int) -> None:
+        """Count predicted rows; their bins are added to `bins` in place."""
         self.rows += rows
 
     def request(self, protocol: str, code: int, seconds: float) -> None:
         """Count a request that this version took part in."""
         key = (protocol, code)
-        self.requests[key] = self.requests.get(key, 0) + 1
+        self.answered[key] = self.answered.get(key, 0) + 1
         self.latency[bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
+
+    def requests(self, protocol: str, code: int, seconds: list[float]) -> None:
+        """Count the requests of one turn."""
+        for each in seconds:
+            self.request(protocol, code, each)
 
 
 class ServerCounters:
@@ -54,3 +58,5 @@ class ServerCounters:
         """By pipeline ("" when it is not one of ours), protocol and status."""
         self.labels: defaultdict[str, int] = defaultdict(int)
         """Labels accepted, by pipeline."""
+        self.shed: defaultdict[str, int] = defaultdict(int)
+        self.shadow_dropped: defaultdict[tuple[str, str], int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""Answering rows: assignment to versions, typed columns, prediction, counting, and the entry in the log.
+"""Answering rows the general way: assignment to versions, typed columns, prediction, counting, and the entry in the log.
 
 The order matters. All rows are typed before any is predicted, and nothing is counted or logged until all are: a request either
 happened or did not.
@@ -9,29 +9,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 
-from perennial_features.bundle import Scored
+from perennial_features.bundle import Scores
 from perennial_features.code import Array
 from perennial_features.request import columns_from_rows
 from perennial_features.schema import FeatureSchema, missing
+from perennial_serving.answers import Answer
+from perennial_serving.bodies import Body
+from perennial_serving.counting import ServerCounters
 from perennial_serving.entities import entity_keys
-from perennial_serving.fleet import LoadedModel, Served, stored_key
+from perennial_serving.fleet import Served
 from perennial_serving.ids import prediction_ids
-from perennial_serving.oip import Answer
-from perennial_serving.prediction_log import PredictionLog, PredictionRows
+from perennial_serving.log_entries import Block, PredictionRows, sampled
+from perennial_serving.model import LoadedModel, stored_key
+from perennial_serving.prediction_log import PredictionLog
+from perennial_serving.refusals import Overloaded
 from perennial_serving.rows import Rows, show
+from perennial_serving.scorer import Matrix, read_only
 from perennial_serving.settings import Settings
+from perennial_serving.shadows import Shadowed, Shadows
 from perennial_spec.errors import FeatureError, PerennialError, RequestError
 
 log = logging.getLogger(__name__)
-_MAX_SHADOWS = 32
-"""Shadow predictions that may wait at once; more are left out: a shadow never slows an answer."""
 
 
 class Blamed(Exception):
@@ -61,21 +67,49 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Predicted:
+    """What a version made of its rows."""
+
+    scores: Scores
+    """float64[rows] or float64[rows, outputs]."""
+    matrix: Matrix
+    """What the bins are counted of."""
+
+
+@dataclass(frozen=True)
 class Answered:
     answer: Answer
     models: tuple[LoadedModel, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Predictions as the log takes them."""
+
+    ids: Sequence[str]
+    keys: Sequence[str | None]
+    """Entities."""
+    scores: Scores
+
+
 class Engine:
     """Answers rows for any pipeline."""
 
-    def __init__(self, settings: Settings, prediction_log: PredictionLog | None) -> None:
+    def __init__(self, settings: Settings, counters: ServerCounters, prediction_log: PredictionLog | None) -> None:
         self._settings = settings
+        self._counters = counters
         self._log = prediction_log
         self._pool = ThreadPoolExecutor(settings.predict_threads, thread_name_prefix="predict")
-        self._shadows = 0
+        self._rows = 0
+        self.shadows = Shadows(self._shadowed, self._shadow_dropped)
+
+    @property
+    def rows_in_progress(self) -> int:
+        """Rows that wait for a thread or a process."""
+        return self._rows
 
     def close(self) -> None:
+        self.shadows.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     async def answer(self, served: Served, rows: Rows, version: str | None) -> Answered:
@@ -83,55 +117,92 @@ class Engine:
 
         Raises:
             UnknownVersion: `version` is not loaded.
+            Overloaded: too many rows are being predicted.
             Blamed: a version cannot answer; holds the reason.
         """
-        parts = _parts(served, rows, version)
-        if rows.count <= self._settings.inline_rows:
-            scored = [_predict(part) for part in parts]
-        else:
-            loop = asyncio.get_running_loop()
-            scored = [await loop.run_in_executor(self._pool, _predict, part) for part in parts]
-        ids = prediction_ids(rows.count)
-        for part, result in zip(parts, scored, strict=True):
-            self._record(part, result, ids, shadow=False)
-        if version is None and served.shadows:
-            self._cast_shadows(served, rows, ids)
-        return Answered(_merged(parts, scored, ids), tuple(part.model for part in parts))
-
-    def _record(self, part: Part, scored: Scored, ids: Sequence[str], shadow: bool) -> None:
-        model = part.model
-        model.counters.observe(scored.increments, part.rows.count)
-        if self._log is not None:
-            keys = part.keys
-            if model.entity_redacted:
-                keys = [key and stored_key(model.pipeline, key) for key in keys]
-            mine = ids if part.places is None else [ids[place] for place in part.places]
-            entry = PredictionRows(
-                mine, keys, model.version, scored.predictions, shadow, time.time_ns() // 1000, part.rows, model.logged
+        if self._rows and self._rows + rows.count > self._settings.max_inflight_rows:
+            self._counters.shed[served.name] += 1
+            raise Overloaded(
+                f"{self._rows:,} rows are being predicted", expected="less at a time", next="try again in a moment"
             )
-            self._log.predictions(model.pipeline, entry)
-
-    def _cast_shadows(self, served: Served, rows: Rows, ids: Sequence[str]) -> None:
-        for model in served.shadows:
-            if self._shadows >= _MAX_SHADOWS:
-                return
-            self._shadows += 1
-            keys = entity_keys(rows, model.entity)
-            task = asyncio.ensure_future(self._shadow(Part(model, None, rows, keys), ids))
-            task.add_done_callback(self._shadow_done)
-
-    async def _shadow(self, part: Part, ids: Sequence[str]) -> None:
-        start = time.perf_counter()
-        code = 200
+        parts = _parts(served, rows, version)
+        self._rows += rows.count
         try:
-            scored = await asyncio.get_running_loop().run_in_executor(self._pool, _predict, part)
-            self._record(part, scored, ids, shadow=True)
-        except Blamed as blamed:
-            code = 400 if isinstance(blamed.error, RequestError) else 500
-        part.model.counters.request("shadow", code, time.perf_counter() - start)
+            predicted = [await self._predict(part) for part in parts]
+        finally:
+            self._rows -= rows.count
+        ids: list[str] = [""] * rows.count
+        for part, result in zip(parts, predicted, strict=True):
+            self._record(part, result, ids)
+        if version is None and served.shadows:
+            keys = entity_keys(rows, served.first.entity) if served.first else [None] * rows.count
+            body = Body("columns", {name: _plain(values) for name, values in rows.columns.items()}, rows.count)
+            self.shadows.cast(served.shadows, [body], ids, keys)
+        return Answered(_merged(parts, predicted, ids), tuple(part.model for part in parts))
 
-    def _shadow_done(self, _: object) -> None:
-        self._shadows -= 1
+    async def _predict(self, part: Part) -> Predicted:
+        model = part.model
+        try:
+            columns = columns_from_rows(part.rows.columns, model.schema, max(part.rows.count, 1))
+            if part.rows.count <= self._settings.inline_rows:
+                return _scored(model, columns, part.rows.count)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, _scored, model, columns, part.rows.count)
+        except Exception as error:
+            raise Blamed(model, error) from error
+
+    def _record(self, part: Part, predicted: Predicted, ids: list[str]) -> None:
+        """Count and log an answer, and give its rows their ids."""
+        model, scores = part.model, predicted.scores
+        mine = prediction_ids(part.rows.count, model.mark)
+        for place, id_ in zip(part.places or range(len(ids)), mine, strict=True):
+            ids[place] = id_
+        model.scorer.count(predicted.matrix, scores, model.counters.bins)
+        model.counters.predicted(part.rows.count)
+        if self._log is not None:
+            at = time.time_ns() // 1000
+            keys = stored_keys(model, part.keys)
+            entry = PredictionRows(mine, keys, model.version, scores, False, at, part.rows, model.logged)
+            self._keep(model, entry)
+
+    def log_typed(self, model: LoadedModel, columns: Mapping[str, Array], made: Made, shadow: bool = False) -> None:
+        """Log rows whose columns are typed already."""
+        if self._log is None:
+            return
+        kept = {name: columns[name] for name in model.logged if name in columns}
+        at, keys = time.time_ns() // 1000, stored_keys(model, made.keys)
+        self._keep(model, Block(list(made.ids), list(keys), model.version, made.scores, shadow, at, kept))
+
+    def _keep(self, model: LoadedModel, entry: Block | PredictionRows) -> None:
+        """Log the share of the rows that the spec asks for."""
+        assert self._log is not None
+        mask = sampled(entry.ids, model.log_share)
+        if mask is not None:
+            self._log.sampled_out[model.pipeline] += len(mask) - int(mask.sum())
+            if not mask.any():
+                return
+        self._log.predictions(model.pipeline, entry.kept(mask))
+
+    def _shadowed(self, found: Shadowed) -> None:
+        model, code = found.model, 200
+        if found.error is not None:
+            code = 400 if isinstance(found.error, RequestError) else 500
+        else:
+            assert found.scores is not None and found.matrix is not None and found.columns is not None
+            model.scorer.count(found.matrix, found.scores, model.counters.bins)
+            model.counters.predicted(len(found.ids))
+            self.log_typed(model, found.columns, Made(found.ids, found.keys, found.scores), shadow=True)
+        model.counters.request("shadow", code, found.seconds)
+
+    def _shadow_dropped(self, model: LoadedModel, rows: int) -> None:
+        self._counters.shadow_dropped[model.pipeline, model.version] += rows
+
+
+def stored_keys(model: LoadedModel, keys: Sequence[str | None]) -> Sequence[str | None]:
+    """Entities as the log may hold them."""
+    if not model.entity_redacted:
+        return keys
+    return [key and stored_key(model.pipeline, key) for key in keys]
 
 
 def describe_failure(blamed: Blamed) -> str:
@@ -160,21 +231,17 @@ def _parts(served: Served, rows: Rows, version: str | None) -> list[Part]:
     ]
 
 
-def _predict(part: Part) -> Scored:
-    bundle = part.model.bundle
+def _scored(model: LoadedModel, columns: dict[str, Array], rows: int) -> Predicted:
     try:
-        columns = columns_from_rows(part.rows.columns, bundle.schema, part.rows.count)
-        try:
-            return bundle.score(columns)
-        except FeatureError:
-            if refusal := _holes(bundle.schema, columns):
-                raise refusal from None
-            raise
-    except Exception as error:
-        raise Blamed(part.model, error) from error
+        matrix = model.scorer.matrix(read_only(columns), rows)
+    except FeatureError:
+        if refusal := _holes(model.schema, columns):
+            raise refusal from None
+        raise
+    return Predicted(model.scorer.predict(matrix), matrix)
 
 
-def _holes(schema: FeatureSchema, columns: dict[str, Array]) -> RequestError | None:
+def _holes(schema: FeatureSchema, columns: Mapping[str, Array]) -> RequestError | None:
     """Feature code that fails on a missing value where training never had one is not at fault: the request is."""
     empty = [c.name for c in schema.inputs if not c.nullable and missing(columns[c.name]).any()]
     if not empty:
@@ -185,15 +252,19 @@ def _holes(schema: FeatureSchema, columns: dict[str, Array]) -> RequestError | N
     )
 
 
-def _merged(parts: Sequence[Part], scored: Sequence[Scored], ids: Sequence[str]) -> Answer:
+def _merged(parts: Sequence[Part], predicted: Sequence[Predicted], ids: Sequence[str]) -> Answer:
     distinct = tuple(part.model.version for part in parts)
     if len(parts) == 1:
-        return Answer(scored[0].predictions, list(distinct) * parts[0].rows.count, ids, distinct)
-    scores = np.empty(len(ids), dtype=np.float64)
+        return Answer(predicted[0].scores, list(distinct) * parts[0].rows.count, ids, distinct)
+    scores = np.empty((len(ids), *predicted[0].scores.shape[1:]), dtype=np.float64)
     versions = [""] * len(ids)
-    for part, result in zip(parts, scored, strict=True):
+    for part, result in zip(parts, predicted, strict=True):
         assert part.places is not None
-        scores[part.places] = result.predictions
+        scores[part.places] = result.scores
         for place in part.places:
             versions[place] = part.model.version
     return Answer(scores, versions, ids, distinct)
+
+
+def _plain(values: Any) -> list[Any]:
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)

@@ -7,36 +7,12 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import blake2b
-from pathlib import Path
-from typing import Any
 
-from perennial_features.bundle import Bundle
-from perennial_serving.counting import VersionCounters
+from perennial_serving.model import LoadedModel
 from perennial_serving.refusals import NotReady, UnknownModel, UnknownVersion
-from perennial_spec.errors import ModelError
 from perennial_spec.route import Route, point_of
 
-_WARM_UP = 3
 _RANDOM = random.Random()  # noqa: S311 (no secret)
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A version that can answer."""
-
-    pipeline: str
-    version: str
-    bundle: Bundle
-    counters: VersionCounters
-    entity: str
-    """The column that rows are assigned and joined by."""
-    entity_redacted: bool
-    """Only a digest of the entity may be stored; see `stored_key`."""
-    logged: tuple[str, ...]
-    """Columns that the prediction log may hold."""
-    uri: str = ""
-    folder: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -59,6 +35,12 @@ class Served:
         """The version that stands for the pipeline: the champion, or else the first of the route."""
         live = self.route.live
         return self.models[self.champion if self.champion in live else live[0]] if live else None
+
+    @cached_property
+    def sole(self) -> LoadedModel | None:
+        """The version that answers everything, if there is only one."""
+        live = self.route.live
+        return self.models[live[0]] if len(live) == 1 else None
 
     @property
     def redacts_entity(self) -> bool:
@@ -160,46 +142,10 @@ class Ambiguous(UnknownModel):
     status = 400
 
 
-def load_model(pipeline: str, version: str, uri: str, folder: Path) -> LoadedModel:
-    """Load a bundle and warm it.
+def overridden(header: str | None, served: Served) -> str | None:
+    """The version that a tester asks for by header instead of the route's; None when nobody does.
 
     Raises:
-        ModelError: it is damaged, or does not answer as it did in training.
+        UnknownVersion: it is not loaded.
     """
-    bundle = Bundle.load(folder)
-    data = bundle.spec.get("data")
-    if not isinstance(data, dict) or not data.get("entity"):
-        raise ModelError("the bundle's spec names no entity", where=str(folder), next="train again")
-    _warm(bundle)
-    return LoadedModel(
-        pipeline=pipeline,
-        version=version,
-        bundle=bundle,
-        counters=VersionCounters(bundle.reference),
-        entity=data["entity"],
-        entity_redacted=data["entity"] in data.get("redact", {}),
-        logged=_logged(bundle, data),
-        uri=uri,
-        folder=folder,
-    )
-
-
-def stored_key(pipeline: str, key: str) -> str:
-    """A redacted entity as the logs may hold it: a digest, the same for predictions and labels, so that they can still be joined."""
-    return blake2b(key.encode(), digest_size=16, person=pipeline.encode()[:16]).hexdigest()
-
-
-def _logged(bundle: Bundle, data: dict[str, Any]) -> tuple[str, ...]:
-    label = data.get("label") or {}
-    hidden = {*data.get("sensitive", ()), *data.get("redact", {}), *data.get("exclude", ()), label.get("column")}
-    wanted = dict.fromkeys([*(column.name for column in bundle.schema.inputs), data.get("timestamp", "")])
-    return tuple(name for name in wanted if name and name not in hidden)
-
-
-def _warm(bundle: Bundle) -> None:
-    """The first prediction builds tables and threads; no client should wait for that."""
-    if not bundle.smoke.predictions:
-        return
-    first = {name: values[:1] for name, values in bundle.smoke.columns.items()}
-    for _ in range(_WARM_UP):
-        bundle.score(bundle.columns(first))
+    return served.model(header.strip()).version if header else None

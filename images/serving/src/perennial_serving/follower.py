@@ -17,7 +17,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from perennial_serving.cache import Cache, SavedRoute
-from perennial_serving.fleet import Fleet, LoadedModel, Served, load_model
+from perennial_serving.fleet import Fleet, Served
+from perennial_serving.loading import load_model
+from perennial_serving.model import LoadedModel
 from perennial_serving.refusals import sentence
 from perennial_serving.registry import Listing, Registry
 from perennial_serving.settings import Settings
@@ -144,7 +146,7 @@ class Follower:
         uri = self._uris.get(key) or self._registry.bundle_uri(name, version)
         folder = self._cache.ensure(name, version, uri, self._fetch)
         try:
-            model = load_model(name, version, uri, folder)
+            model = load_model(name, version, uri, folder, self._settings)
         except Exception:
             self._cache.forget(folder)
             raise

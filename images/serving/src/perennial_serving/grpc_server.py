@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from perennial_serving import grpc_codec
 from perennial_serving.app import SERVER
-from perennial_serving.engine import Blamed, describe_failure
+from perennial_serving.engine import Blamed
 from perennial_serving.oip.outputs import metadata
 from perennial_serving.refusals import NotParsed, NotReady, Refusal, TooLarge, sentence, status_of
 from perennial_serving.wire import inference_pb2 as wire
@@ -23,7 +23,8 @@ from perennial_spec.errors import PerennialError, PlatformError, RequestError
 
 if TYPE_CHECKING:
     from perennial_serving.app import App
-    from perennial_serving.fleet import LoadedModel, Served
+    from perennial_serving.fleet import Served
+    from perennial_serving.model import LoadedModel
 
 log = logging.getLogger(__name__)
 SERVICE = "inference.GRPCInferenceService"
@@ -99,9 +100,9 @@ class GrpcServer:
         Raises:
             PlatformError: the port is taken.
         """
-        settings = self.app.settings
+        settings = self.app.predictions.settings
         server = grpc.aio.server(
-            maximum_concurrent_rpcs=settings.max_concurrency,
+            maximum_concurrent_rpcs=settings.max_connections,
             options=[
                 ("grpc.max_receive_message_length", settings.max_body_bytes),
                 ("grpc.max_send_message_length", -1),  # our own answers: `max_rows` bounds them
@@ -174,9 +175,9 @@ class GrpcServer:
     def _decoded(self, kind: Any, body: bytes) -> Any:
         try:
             if (
-                len(body) > self.app.settings.max_body_bytes
+                len(body) > self.app.predictions.settings.max_body_bytes
             ):  # when it came compressed, it can be longer than what was received
-                limit = f"at most {self.app.settings.max_body_bytes:,} bytes"
+                limit = f"at most {self.app.predictions.settings.max_body_bytes:,} bytes"
                 raise TooLarge("the message is too large", expected=limit, next="send it in parts")
             return kind.FromString(body)
         except DecodeError:
@@ -194,8 +195,8 @@ class GrpcServer:
         try:
             served = app.fleet.need(message.model_name)
             pipeline, version = served.name, message.model_version or None
-            request = grpc_codec.parse(message, app.settings.max_rows, _model(served, version).bundle.schema)
-            answered = await app.engine.answer(served, request.rows, version)
+            request = grpc_codec.parse(message, app.predictions.settings.max_rows, _model(served, version).schema)
+            answered = await app.predictions.engine.answer(served, request.rows, version)
             found = grpc_codec.encode(served.name, request, answered.answer)
         except Blamed as blamed:
             raise self._blamed(blamed, start) from None
@@ -220,10 +221,7 @@ class GrpcServer:
         if isinstance(error, RequestError):
             status, details = status_of(error), sentence(error)
         else:
-            status, details = 500, describe_failure(blamed)
-            if details not in self.app.failures and len(self.app.failures) < 1000:
-                self.app.failures.add(details)
-                log.error("%s; said once, and counted each time", details)
+            status, details = 500, self.app.predictions.failure(blamed)
         blamed.model.counters.request(PROTOCOL, status, time.perf_counter() - start)
         return Failed(status, details, [(VERSION_KEY, blamed.model.version)])
 

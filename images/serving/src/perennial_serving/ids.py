@@ -1,20 +1,39 @@
-"""Prediction ids: UUIDs of version 7 (RFC 9562), which sort by time, so that a Delta file's statistics on them are narrow."""
+"""Prediction ids: UUIDs of version 7 (RFC 9562), which sort by time, so that a Delta file's statistics on them are narrow.
+
+    48 bits  milliseconds since 1970      12 bits  noise (after the version's 4)
+    38 bits  noise (after the variant's 2) 24 bits  a check of the rest and of the model version that answered
+
+By the check, a reward that names a prediction is given to the version that made it, on any replica and after any restart, without
+looking the prediction up. Two versions are confused once in 16.8 million ids. It is no secret: whoever knows ids can make one up.
+"""
 
 from __future__ import annotations
 
 import os
 import time
+import uuid
+from collections.abc import Mapping
 
-_VARIANT = "89ab"
+from perennial_native._rows import id_check, ids
 
-
-def prediction_ids(count: int) -> list[str]:
-    """`count` new ids. One call to the system's random numbers for all of them."""
-    moment = f"{time.time_ns() // 1_000_000:012x}"
-    head = f"{moment[:8]}-{moment[8:12]}-7"
-    noise = os.urandom(10 * count).hex()
-    return [_id(head, noise[at : at + 20]) for at in range(0, 20 * count, 20)]
+_LOW = 2**64 - 1
 
 
-def _id(head: str, noise: str) -> str:
-    return f"{head}{noise[:3]}-{_VARIANT[int(noise[3], 16) & 3]}{noise[4:7]}-{noise[7:19]}"
+def prediction_ids(count: int, mark: int) -> list[str]:
+    """`count` new ids. One call to the system's random numbers for all of them.
+
+    Args:
+        mark: of the version that answers; see `model.version_mark`.
+    """
+    return ids(time.time_ns() // 1_000_000, os.urandom(8 * count), mark)
+
+
+def version_of(text: str, marks: Mapping[str, int]) -> str | None:
+    """Which of the versions in `marks` made the id; None when it is no id of theirs."""
+    try:
+        whole = uuid.UUID(text).int
+    except ValueError:
+        return None
+    high, low = whole >> 64, whole & _LOW
+    found = (version for version, mark in marks.items() if id_check(high, low, mark) == low & 0xFFFFFF)
+    return next(found, None)

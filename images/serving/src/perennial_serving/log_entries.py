@@ -6,7 +6,6 @@ Encoding happens on the event loop, where every microsecond counts: arrays are s
 from __future__ import annotations
 
 import marshal
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,7 +23,6 @@ _OBJECTS, _MICROS = "O", "M"
 _TAGS = {np.dtype(code): code for code in "?bhilqBHILQfd"} | {np.dtype("O"): _OBJECTS, np.dtype("M8[us]"): _MICROS}
 """What arrays can be sent as they are, and the code by which a memoryview knows them too."""
 _PLAIN = (str, int, float, bool, type(None))
-_RANDOM = np.random.Generator(np.random.SFC64())
 Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
@@ -109,16 +107,14 @@ def share_of(spec: Mapping[str, Any]) -> float:
     return parse_share(log.get("share", 1.0))
 
 
-def sampled(count: int, share: float) -> Mask | None:
-    """Which of `count` rows to log; None for all. Drawn row by row, and so independent of what the rows are.
+def sampled(ids: Sequence[str], share: float) -> Mask | None:
+    """Which rows to log; None for all. Drawn from the noise in each id, and so independent of what the rows are.
 
-    A shadow's rows must be given the mask of the answers that they shadow, so that both can be compared.
+    The rows of a shadow have the ids of the answers that they shadow: both are logged, or neither.
     """
     if share >= 1:
         return None
-    if count == 1:
-        return np.array([random.random() < share])  # noqa: S311 (no secret; many times faster than a generator of arrays)
-    return _RANDOM.random(count) < share
+    return np.array([int(id_[24:30], 16) for id_ in ids]) < share * 2**24
 
 
 def encode_labels(labels: Iterable[object]) -> bytes:

@@ -11,7 +11,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from perennial_serving.counting import BUCKETS, ServerCounters
-from perennial_serving.fleet import Fleet, LoadedModel
+from perennial_serving.fleet import Fleet
+from perennial_serving.model import LoadedModel
 from perennial_serving.prediction_log import PredictionLog
 from perennial_spec import names
 
@@ -43,7 +44,7 @@ class ServingCollector(Collector):
             labels=("pipeline", "version", "protocol", "code"),
         )
         for model in models:
-            for (protocol, code), count in list(model.counters.requests.items()):
+            for (protocol, code), count in list(model.counters.answered.items()):
                 found.add_metric([model.pipeline, model.version, protocol, str(code)], count)
         for (pipeline, protocol, code), count in list(self._server.refused.items()):
             found.add_metric([pipeline, "", protocol, str(code)], count)
@@ -76,13 +77,31 @@ class ServingCollector(Collector):
         dropped = CounterMetricFamily(
             names.PREDICTION_LOG_DROPPED, "Prediction rows without room in the log.", labels=of
         )
+        sampled = CounterMetricFamily(
+            names.PREDICTION_LOG_SAMPLED_OUT, "Prediction rows that the spec's share left out of the log.", labels=of
+        )
         labels = CounterMetricFamily(names.FEEDBACK, "Labels accepted.", labels=of)
         for name in self._fleet.served:
             if self._log is not None:
                 written.add_metric([name], self._log.written.get(name, 0))
                 dropped.add_metric([name], self._log.dropped.get(name, 0))
+                sampled.add_metric([name], self._log.sampled_out.get(name, 0))
             labels.add_metric([name], self._server.labels.get(name, 0))
-        yield from (written, dropped, labels)
+        yield from (written, dropped, sampled, labels, self._shadows_dropped(), self._shed())
+
+    def _shadows_dropped(self) -> Metric:
+        found = CounterMetricFamily(
+            names.SHADOW_DROPPED, "Rows that a shadow version did not see: it does not keep up.", labels=_VERSION
+        )
+        for of, rows in list(self._server.shadow_dropped.items()):
+            found.add_metric(of, rows)
+        return found
+
+    def _shed(self) -> Metric:
+        found = CounterMetricFamily(names.REQUESTS_SHED, "Requests refused over capacity.", labels=("pipeline",))
+        for name, count in list(self._server.shed.items()):
+            found.add_metric([name], count)
+        return found
 
 
 class Exposition:
@@ -105,7 +124,7 @@ def _bins(models: list[LoadedModel]) -> Iterator[Metric]:
     )
     rows = GaugeMetricFamily(names.REFERENCE_ROWS, "Rows of the training data.", labels=_VERSION)
     for model in models:
-        reference = model.bundle.reference
+        reference = model.reference
         rows.add_metric([model.pipeline, model.version], reference.rows)
         counts, shares = model.counters.bins.tolist(), reference.shares.tolist()
         for (feature, name), count, portion in zip(reference.series, counts, shares, strict=True):

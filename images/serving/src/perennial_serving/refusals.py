@@ -8,7 +8,7 @@
         ├── TooLarge                  413  too many bytes or rows
         ├── WrongMediaType            415
         ├── NotReady                  503  with Retry-After: routed, and still loading
-        └── Overloaded                503  with Retry-After: the label log has no room
+        └── Overloaded                503  with Retry-After: nowhere to put it, or too much at once
 
 Messages are for the client alone: they may quote a field's name, and the server never logs them.
 """

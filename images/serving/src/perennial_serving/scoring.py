@@ -6,6 +6,8 @@ import csv
 import io
 from typing import Any
 
+import orjson
+
 from perennial_serving.answers import Answer
 from perennial_serving.refusals import NotParsed, WrongMediaType
 from perennial_serving.rows import Rows, check_count, json_object, kind_of, need_list, rows_of, rows_of_records, show
@@ -31,9 +33,10 @@ def parse(body: bytes, content_type: str, max_rows: int) -> Rows:
     raise WrongMediaType(f"content type {kind[:60]!r} is not read here", expected="application/json or text/csv")
 
 
-def response(answer: Answer) -> dict[str, Any]:
-    """What orjson writes as the answer: MLflow's `predictions`, and beside it who made them."""
-    return {"predictions": answer.scores, "version": answer.versions, "prediction_id": answer.ids}
+def respond(answer: Answer) -> tuple[bytes, dict[str, str]]:
+    """The answer, and its headers: MLflow's `predictions`, and beside it who made them."""
+    value = {"predictions": answer.scores, "version": answer.versions, "prediction_id": answer.ids}
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), {}
 
 
 def _from_json(value: dict[str, Any], max_rows: int) -> Rows:

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from perennial_features.engine import load_xgboost
 from perennial_serving import tables
 from perennial_serving.app import App, starlette
 from perennial_serving.cache import Cache
+from perennial_serving.connection import Connection, sweep
 from perennial_serving.counting import ServerCounters
+from perennial_serving.edge import Budget
 from perennial_serving.engine import Engine
 from perennial_serving.fleet import Fleet
 from perennial_serving.follower import Follower
 from perennial_serving.metrics import Exposition, ServingCollector
 from perennial_serving.prediction_log import PredictionLog
+from perennial_serving.predictions import Predictions
 from perennial_serving.registry import Registry
 from perennial_serving.settings import Settings
+from perennial_serving.turns import Turns
 from perennial_spec.errors import PlatformError
 from perennial_spec.platform import Platform
 
@@ -35,6 +41,8 @@ if TYPE_CHECKING:
     from perennial_serving.grpc_server import GrpcServer
 
 log = logging.getLogger(__name__)
+_SWITCH_SECONDS = 0.0005
+"""A thread that computes gives way to the event loop after this long; Python's 5 ms would be seen in the answers' tail."""
 
 
 @dataclass
@@ -47,20 +55,31 @@ class Parts:
     engine: Engine
     prediction_log: PredictionLog | None
     app: App
+    turns: Turns
+    grpc: GrpcServer | None = None
 
-    def start(self) -> None:
-        load_xgboost()  # here once, and not in two loading threads at the same time
+    async def start(self) -> None:
+        """On the event loop."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
         if self.prediction_log is not None:
-            tables.warm()
             self.prediction_log.start()
         self.follower.start()
+        if self.settings.grpc_port:
+            from perennial_serving.grpc_server import GrpcServer
 
-    def stop(self) -> None:
+            self.grpc = GrpcServer(self.app, self.settings.grpc_port)
+            await self.grpc.start()
+        gc.collect()
+        gc.freeze()  # what is here stays; the collector need not look at it again
+
+    async def stop(self) -> None:
         """After the last answer. The log comes before the registry: a registry that hangs must not cost rows."""
-        self.engine.close()
+        if self.grpc is not None:
+            await self.grpc.stop(self.settings.shutdown_seconds)
+        await asyncio.to_thread(self.engine.close)
         if self.prediction_log is not None:
-            self.prediction_log.stop(self.settings.shutdown_seconds)
-        self.follower.stop()
+            await asyncio.to_thread(self.prediction_log.stop, self.settings.shutdown_seconds)
+        await asyncio.to_thread(self.follower.stop)
 
 
 def assemble(platform: Platform, settings: Settings) -> Parts:
@@ -76,8 +95,26 @@ def assemble(platform: Platform, settings: Settings) -> Parts:
             expected="the http:// or https:// address of an MLflow server",
             next="start one with: perennial up",
         )
+    fleet, counters, prediction_log = Fleet(), ServerCounters(), None
+    if platform.store is None:
+        log.warning("PERENNIAL_STORE is not set: predictions and labels are not kept, and quality cannot be measured")
+    else:
+        prediction_log = PredictionLog(tables.Tables(platform, settings.log_compact_commits).append, settings)
+    engine, budget = Engine(settings, counters, prediction_log), Budget(settings.max_inflight_bytes)
+    app = App(
+        fleet,
+        Predictions(fleet, engine, settings, counters, budget),
+        counters,
+        Exposition(ServingCollector(fleet, counters, prediction_log)),
+        prediction_log,
+    )
+    follower = Follower(fleet, Registry(url, settings.registry_timeout), _cache(settings), settings)
+    return Parts(settings, fleet, follower, engine, prediction_log, app, Turns(fleet, engine, settings))
+
+
+def _cache(settings: Settings) -> Cache:
     try:
-        cache = Cache(Path(settings.cache_dir), settings.cache_bundles)
+        return Cache(Path(settings.cache_dir), settings.cache_bundles)
     except OSError as error:
         raise PlatformError(
             f"the cache folder cannot be made: {error.strerror}",
@@ -85,16 +122,6 @@ def assemble(platform: Platform, settings: Settings) -> Parts:
             expected="a folder that this process may write",
             next="set PERENNIAL_SERVING_CACHE_DIR",
         ) from None
-    fleet, counters, prediction_log = Fleet(), ServerCounters(), None
-    if platform.store is None:
-        log.warning("PERENNIAL_STORE is not set: predictions and labels are not kept, and quality cannot be measured")
-    else:
-        prediction_log = PredictionLog(tables.Tables(platform, settings.log_compact_commits).append, settings)
-    engine = Engine(settings, prediction_log)
-    exposition = Exposition(ServingCollector(fleet, counters, prediction_log))
-    follower = Follower(fleet, Registry(url, settings.registry_timeout), cache, settings)
-    app = App(fleet, engine, settings, counters, exposition, prediction_log)
-    return Parts(settings, fleet, follower, engine, prediction_log, app)
 
 
 class Server(uvicorn.Server):
@@ -103,6 +130,16 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
         super().__init__(config)
         self._parts = parts
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._sweeping = asyncio.create_task(sweep(self.server_state.connections))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         wait = self._parts.settings.drain_seconds
@@ -122,17 +159,14 @@ def server_of(parts: Parts) -> Server:
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        await asyncio.to_thread(parts.start)
-        grpc = await _start_grpc(parts)
+        await parts.start()
         yield
-        if grpc is not None:
-            await grpc.stop(settings.shutdown_seconds)
-        await asyncio.to_thread(parts.stop)
+        await parts.stop()
 
     config = uvicorn.Config(
         starlette(parts.app, lifespan),
         loop="uvloop",
-        http="httptools",
+        http=partial(Connection, ready=parts.turns, settings=settings),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         access_log=False,
@@ -140,22 +174,10 @@ def server_of(parts: Parts) -> Server:
         server_header=False,
         date_header=False,
         backlog=1024,
-        limit_concurrency=settings.max_concurrency,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.shutdown_seconds) or None,
     )
     return Server(config, parts)
-
-
-async def _start_grpc(parts: Parts) -> GrpcServer | None:
-    """The gRPC port, when one is configured; on this event loop, as the engine wants it."""
-    if not parts.settings.grpc_port:
-        return None
-    from perennial_serving.grpc_server import GrpcServer
-
-    server = GrpcServer(parts.app, parts.settings.grpc_port)
-    await server.start()
-    return server
 
 
 def listen(settings: Settings) -> socket.socket:

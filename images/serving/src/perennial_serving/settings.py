@@ -44,8 +44,18 @@ class Settings:
     """Larger requests are answered with 413 before they are read to the end."""
     max_rows: int = 10_000
     """Rows per request; more are answered with 413."""
-    max_concurrency: int = 512
+    max_connections: int = 1024
     """Connections at once; more are answered with 503."""
+    max_inflight_rows: int = 200_000
+    """Rows that may be predicted at once; more are answered with 503."""
+    max_inflight_bytes: int = 64 * 2**20
+    """Bodies that may be received at once, all together; more are answered with 503."""
+    max_header_bytes: int = 16 * 2**10
+    """Longer heads of requests are answered with 431."""
+    request_timeout_seconds: float = 15.0
+    """A request must have arrived whole this long after its first byte; else it is answered with 408."""
+    load_timeout_seconds: float = 120.0
+    """A version that takes longer to load is refused."""
     inline_rows: int = 128
     """Requests up to this many rows are predicted on the event loop; larger ones in a thread, so that they hold up nobody."""
     predict_threads: int = 2

@@ -55,6 +55,9 @@ CHAMPION = "perennial_champion"  # pipeline, version (1)
 REGISTRY_UP = "perennial_registry_up"
 PREDICTION_LOG_WRITTEN = "perennial_prediction_log_rows_written_total"  # pipeline
 PREDICTION_LOG_DROPPED = "perennial_prediction_log_rows_dropped_total"  # pipeline
+PREDICTION_LOG_SAMPLED_OUT = "perennial_prediction_log_rows_sampled_out_total"  # pipeline
+SHADOW_DROPPED = "perennial_shadow_rows_dropped_total"  # pipeline, version
+REQUESTS_SHED = "perennial_requests_shed_total"  # pipeline
 FEEDBACK = "perennial_feedback_labels_total"  # pipeline
 
 # -- metrics of the controller: thresholds from the specs, and its own work --

@@ -64,7 +64,7 @@ def encode(model: str, request: OipRequest, answer: Answer) -> tuple[bytes, dict
     head = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     if not raws:
         return head, {}
-    headers = {"Content-Type": "application/octet-stream", binary.LENGTH_HEADER: str(len(head))}
+    headers = {"content-type": "application/octet-stream", binary.LENGTH_HEADER: str(len(head))}
     return b"".join((head, *raws)), headers
 
 

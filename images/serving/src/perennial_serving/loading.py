@@ -1,0 +1,116 @@
+"""A version from a folder to something that answers.
+
+A child process does what is slow and large: it loads the model with XGBoost, asks the smoke questions, flattens the trees, and compares
+both on the holdout. The server takes over arrays from disk. So a load stalls no answer, and the server itself never imports XGBoost,
+unless a model cannot be flattened soundly: then XGBoost itself answers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from perennial_features.bundle import Bundle
+from perennial_serving.counting import VersionCounters
+from perennial_serving.intake import Intake
+from perennial_serving.log_entries import share_of
+from perennial_serving.model import LoadedModel, logged_columns
+from perennial_serving.scorer import Scorer
+from perennial_serving.settings import Settings
+from perennial_spec.errors import ModelError
+
+log = logging.getLogger(__name__)
+_WARM_UP = 3
+_INTAKE_ROWS = 1024
+TREES = "trees"
+"""Folder of the flattened trees, in the bundle's cached folder."""
+
+
+def load_model(pipeline: str, version: str, uri: str, folder: Path, settings: Settings) -> LoadedModel:
+    """Load a bundle and warm it.
+
+    Raises:
+        ModelError: it is damaged, or does not answer as it did in training.
+    """
+    reason = _prepare(folder, settings.load_timeout_seconds)
+    if reason:
+        log.warning("version %s of %s is answered by XGBoost itself, more slowly: %s", version, pipeline, reason)
+    bundle = Bundle.load(folder) if reason else Bundle.load(folder, open_model=_open_trees)
+    data = bundle.spec.get("data")
+    if not isinstance(data, dict) or not data.get("entity"):
+        raise ModelError("the bundle's spec names no entity", where=str(folder), next="train again")
+    logged = logged_columns(bundle, data)
+    model = LoadedModel(
+        pipeline=pipeline,
+        version=version,
+        schema=bundle.schema,
+        reference=bundle.reference,
+        bundle=bundle,
+        counters=VersionCounters(bundle.reference),
+        entity=data["entity"],
+        entity_redacted=data["entity"] in data.get("redact", {}),
+        logged=logged,
+        log_share=share_of(bundle.spec),
+        scorer=Scorer(bundle),
+        intake=Intake(bundle.schema, data["entity"], logged, _INTAKE_ROWS),
+        uri=uri,
+        folder=folder,
+    )
+    _warm(model)
+    return model
+
+
+class _Trees:
+    """Flattened trees where a bundle expects a booster."""
+
+    def __init__(self, folder: Path) -> None:
+        from perennial_native.forest import Flat, Forest
+
+        self.inplace_predict = Forest(Flat.load(folder)).predict
+
+
+def _open_trees(file: str, threads: int) -> Any:
+    return _Trees(Path(file).parent / TREES)
+
+
+def _prepare(folder: Path, timeout: float) -> str:
+    """Have a child process check the bundle and flatten its trees. "", or why XGBoost itself must answer."""
+    done = folder / TREES / "done.json"
+    if not done.is_file():
+        command = [sys.executable, "-m", "perennial_serving.flattening", str(folder)]
+        try:
+            child = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise ModelError(f"loading takes longer than {timeout:g} s", where=str(folder)) from None
+        if child.returncode:
+            raise _failure(folder, child)
+    found: dict[str, str] = json.loads(done.read_text())
+    return found["reason"]
+
+
+def _failure(folder: Path, child: subprocess.CompletedProcess[str]) -> ModelError:
+    try:
+        told = json.loads(child.stdout.splitlines()[-1])
+        return ModelError(**{name: str(told[name]) for name in ("what", "where", "expected", "next")})
+    except (IndexError, ValueError, KeyError, TypeError):
+        last = child.stderr.strip().splitlines()[-1:] or [f"exit status {child.returncode}"]
+        return ModelError(f"the process that loads models ended: {last[0][:200]}", where=str(folder))
+
+
+def _warm(model: LoadedModel) -> None:
+    """The first prediction builds tables and views; no client should wait for that."""
+    assert model.intake is not None
+    smoke = model.bundle.smoke
+    if not smoke.predictions:
+        return
+    first = {name: list(values[:1]) for name, values in smoke.columns.items()}
+    for _ in range(_WARM_UP):
+        if model.intake.columns(first, 1, 0):
+            model.scorer.predict(model.scorer.matrix(model.intake.typed(1), 1))
+        model.bundle.predict(model.bundle.columns(first))

@@ -1,0 +1,151 @@
+"""Shadow versions: they see the traffic and never answer.
+
+One thread, after the answers, as far as it keeps up: what does not fit into its queue is left out and counted. A shadow that is slow or
+broken costs nobody an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from perennial_features.bundle import Scores
+from perennial_features.code import Array
+from perennial_features.request import columns_from_rows
+from perennial_serving.bodies import Body
+from perennial_serving.intake import Intake
+from perennial_serving.model import LoadedModel
+from perennial_serving.scorer import Matrix, read_only
+from perennial_spec.errors import RequestError
+
+_MAX_ROWS = 4096
+"""Rows that may wait for their shadow predictions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shadowed:
+    """What a shadow made of the rows of one turn, or why it made nothing."""
+
+    model: LoadedModel
+    ids: Sequence[str]
+    """Of the answers that these predictions stand beside."""
+    keys: Sequence[str | None]
+    seconds: float
+    error: Exception | None = None
+    matrix: Matrix | None = None
+    scores: Scores | None = None
+    columns: Mapping[str, Array] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    model: LoadedModel
+    bodies: list[Body]
+    ids: Sequence[str]
+    keys: Sequence[str | None]
+
+
+class Shadows:
+    """The queue and its thread.
+
+    Args:
+        done: called on the event loop with each result.
+        dropped: called on the event loop with the model and the number of rows that found no room.
+    """
+
+    def __init__(self, done: Callable[[Shadowed], None], dropped: Callable[[LoadedModel, int], None]) -> None:
+        self._done, self._dropped = done, dropped
+        self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._rows = 0
+        self._intakes: WeakKeyDictionary[LoadedModel, Intake] = WeakKeyDictionary()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def cast(
+        self, models: Sequence[LoadedModel], bodies: list[Body], ids: Sequence[str], keys: Sequence[str | None]
+    ) -> None:
+        """Have each of `models` predict these rows, some time after now. On the event loop."""
+        if self._thread is None:
+            self._loop = asyncio.get_running_loop()
+            self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
+            self._thread.start()
+        for model in models:
+            if self._rows + len(ids) > _MAX_ROWS:
+                self._dropped(model, len(ids))
+                continue
+            self._rows += len(ids)
+            self._queue.put(_Task(model, bodies, ids, keys))
+
+    def close(self) -> None:
+        """End after what is running."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        assert self._loop is not None
+        while (task := self._queue.get()) is not None:
+            for found in self._predicted(task):
+                try:
+                    self._loop.call_soon_threadsafe(self._collect, found)
+                except RuntimeError:  # the loop has ended
+                    return
+
+    def _collect(self, found: Shadowed) -> None:
+        self._rows -= len(found.ids)
+        self._done(found)
+
+    def _predicted(self, task: _Task) -> list[Shadowed]:
+        start = time.perf_counter()
+        try:
+            return [self._together(task, start)]
+        except Exception as error:
+            if len(task.bodies) == 1:
+                return [Shadowed(task.model, task.ids, task.keys, time.perf_counter() - start, error)]
+        found, at = [], 0  # one bad row must not cost the others their shadow
+        for body in task.bodies:
+            part = slice(at, at + body.count)
+            found += self._predicted(_Task(task.model, [body], task.ids[part], task.keys[part]))
+            at += body.count
+        return found
+
+    def _together(self, task: _Task, start: float) -> Shadowed:
+        rows = len(task.ids)
+        columns, kept = self._typed(task, rows)
+        scorer = task.model.scorer
+        matrix = scorer.matrix(columns, rows)
+        scores = scorer.predict(matrix)
+        return Shadowed(task.model, task.ids, task.keys, time.perf_counter() - start, None, matrix, scores, kept)
+
+    def _typed(self, task: _Task, rows: int) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+        model = task.model
+        intake = self._intakes.get(model)
+        if intake is None:
+            intake = self._intakes[model] = Intake(model.schema, model.entity, model.logged, _MAX_ROWS)
+        at = 0
+        for body in task.bodies:
+            if not intake.take(body, at):
+                break
+            at += body.count
+        if at == rows:
+            return intake.typed(rows), {name: values.copy() for name, values in intake.kept(rows).items()}
+        if len(task.bodies) > 1:
+            raise RequestError("not plain", expected="one request at a time")
+        columns = columns_from_rows(lists_of(task.bodies[0]), model.schema, rows)
+        return read_only(columns), columns
+
+
+def lists_of(body: Body) -> dict[str, list[object]]:
+    """A body as an object of lists."""
+    if body.form == "columns":
+        return dict(body.rows)
+    if body.form == "split":
+        assert body.layout is not None
+        return {name: [row[place] for row in body.rows] for place, name in enumerate(body.layout.columns)}
+    names = dict.fromkeys(name for row in body.rows for name in row)
+    return {name: [row.get(name) for row in body.rows] for name in names}
