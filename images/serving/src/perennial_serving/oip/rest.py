@@ -41,7 +41,8 @@ def parse(body: bytes, header_length: int | None, max_rows: int, schema: Feature
     parameters = _parameters(value, "")
     tensors = Tensors(schema, max_rows, _flag(parameters, "empty_is_missing", ""))
     for place, tensor in enumerate(need_list(value.get("inputs"), "inputs", "a list of tensors, one per column")):
-        _read(tensors, tensor, place, tail)
+        if not _read_plain(tensors, tensor):
+            _read(tensors, tensor, place, tail)
     tail.end()
     rows = tensors.rows()
     outputs, raw = _outputs(value.get("outputs"), _flag(parameters, "binary_data_output", ""))
@@ -72,28 +73,28 @@ def _described(output: Output, data: dict[str, Any]) -> dict[str, Any]:
     return {"name": output.name, "datatype": output.datatype, "shape": output.shape, **data}
 
 
-def _read(tensors: Tensors, tensor: Any, place: int, tail: binary.Tail) -> None:
-    """Add one input. Most are plain columns of JSON, in which nothing can be wrong; the others are looked at closely."""
-    if type(tensor) is dict and "parameters" not in tensor:
-        name, data, shape, datatype = map(tensor.get, ("name", "data", "shape", "datatype"))
-        if (
+def _read_plain(tensors: Tensors, tensor: Any) -> bool:
+    """Add an input in which nothing can be wrong, as most are: a column of JSON. False: it must be looked at closely."""
+    if type(tensor) is not dict or "parameters" in tensor:
+        return False
+    try:
+        name, data, shape, datatype = tensor["name"], tensor["data"], tensor["shape"], tensor["datatype"]
+        sound = (
             type(name) is str
             and type(data) is list
-            and type(datatype) is str
-            and type(shape) is list
-            and len(shape) == 1
-            and type(shape[0]) is int
-            and shape[0] == len(data)
-            and name
-            and name not in tensors.columns
-            and _PLAIN.get(datatype, frozenset()).issuperset(map(type, data))
-        ):
-            tensors.add(name, "", 1, data)
-            return
-    _read_closely(tensors, tensor, place, tail)
+            and shape == [len(data)]
+            and type(shape[0]) is int  # True == 1
+            and _PLAIN[datatype].issuperset(map(type, data))
+        )
+    except (KeyError, TypeError):  # something is missing, or the datatype is unknown or no text
+        return False
+    if not sound or not name or name in tensors.columns:
+        return False
+    tensors.add_plain(name, data)
+    return True
 
 
-def _read_closely(tensors: Tensors, tensor: Any, place: int, tail: binary.Tail) -> None:
+def _read(tensors: Tensors, tensor: Any, place: int, tail: binary.Tail) -> None:
     if not isinstance(tensor, dict):
         raise RequestError(f"got {kind_of(tensor)}", where=f"inputs[{place}]", expected="a tensor: an object")
     name = tensor.get("name")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class Tensors:
             RequestError: neither a column nor a matrix that the model can take.
             TooLarge: too many rows.
         """
-        good = isinstance(shape, Sequence) and len(shape) in {1, 2} and all(type(n) is int and n >= 0 for n in shape)
+        good = isinstance(shape, list) and len(shape) in {1, 2} and all(type(n) is int and n >= 0 for n in shape)
         rows, width = (shape[0], math.prod(shape[1:])) if good else (0, 0)
         if width != 1:
             self._check_matrix(good, width, where)
@@ -72,6 +72,10 @@ class Tensors:
             part = values[place::width]
             self._put(column.name, f"{where}: its column {place}", part)
 
+    def add_plain(self, name: str, values: list[Any]) -> None:
+        """Take a column of JSON that was looked at already, and whose name is new."""
+        self.columns[name] = self._holed(values) if self._empty_is_missing else values
+
     def rows(self) -> Rows:
         """All of it.
 
@@ -84,16 +88,24 @@ class Tensors:
             self.columns = {inputs[0].name: next(iter(self.columns.values()))}
         return rows_of(self.columns, self._max_rows)
 
+    @cached_property
+    def _kinds(self) -> dict[str, InputKind]:
+        return {column.name: column.kind for column in self._schema.inputs} if self._schema is not None else {}
+
     def _put(self, name: str, where: str, values: Values) -> None:
         if name in self.columns:
             raise RequestError("is given twice", where=where, expected=f"each name once, {show(name)} too")
         if isinstance(values, np.ndarray):
-            column = self._schema.input(name) if self._schema is not None else None
+            kind = self._kinds.get(name)
             # What is no input of the model is an entity, or nothing: plain values serve for that.
-            values = fitted(values, column.kind) if column is not None else values.tolist()
+            values = fitted(values, kind) if kind is not None else values.tolist()
         elif self._empty_is_missing:
-            values = [None if value == "" else value for value in values]
+            values = self._holed(values)
         self.columns[name] = values
+
+    @staticmethod
+    def _holed(values: list[Any]) -> list[Any]:
+        return [None if value == "" else value for value in values]
 
     def _check_matrix(self, good: bool, width: int, where: str) -> None:
         inputs = self._schema.inputs if self._schema is not None else ()
