@@ -17,7 +17,7 @@ from perennial_serving import grpc_codec
 from perennial_serving.app import SERVER
 from perennial_serving.engine import Blamed
 from perennial_serving.oip.outputs import metadata
-from perennial_serving.refusals import NotParsed, NotReady, Refusal, TooLarge, sentence, status_of
+from perennial_serving.refusals import NotParsed, NotReady, sentence, status_of
 from perennial_serving.wire import inference_pb2 as wire
 from perennial_spec.errors import PerennialError, PlatformError, RequestError
 
@@ -104,7 +104,7 @@ class GrpcServer:
         server = grpc.aio.server(
             maximum_concurrent_rpcs=settings.max_connections,
             options=[
-                ("grpc.max_receive_message_length", settings.max_body_bytes),
+                ("grpc.max_receive_message_length", settings.max_body_bytes),  # as received, and decompressed
                 ("grpc.max_send_message_length", -1),  # our own answers: `max_rows` bounds them
                 ("grpc.so_reuseport", int(self._shared)),
             ],
@@ -174,19 +174,12 @@ class GrpcServer:
 
     def _decoded(self, kind: Any, body: bytes) -> Any:
         try:
-            if (
-                len(body) > self.app.predictions.settings.max_body_bytes
-            ):  # when it came compressed, it can be longer than what was received
-                limit = f"at most {self.app.predictions.settings.max_body_bytes:,} bytes"
-                raise TooLarge("the message is too large", expected=limit, next="send it in parts")
             return kind.FromString(body)
         except DecodeError:
-            error: Refusal = NotParsed("the message cannot be read", expected=f"{kind.DESCRIPTOR.name} of {SERVICE}")
-        except TooLarge as large:
-            error = large
-        if kind is wire.ModelInferRequest:
-            self.app.counters.refused["", PROTOCOL, status_of(error)] += 1
-        raise error
+            if kind is wire.ModelInferRequest:
+                self.app.counters.refused["", PROTOCOL, 400] += 1
+            expected = f"{kind.DESCRIPTOR.name} of {SERVICE}"
+            raise NotParsed("the message cannot be read", expected=expected) from None
 
     # -- predictions --
 
