@@ -335,7 +335,7 @@ def test_forests_that_are_gone_leave_nothing_behind(flat: Any, rows_of: Any) -> 
 
 def test_a_disagreement_is_told_in_words(teacher: Any, flat: Any, booster: Any, rows_of: Any) -> None:
     matrix = rows_of(1)
-    wrong = Forest(edited(flat, "leaves", slice(None), 1e6))
+    wrong = Forest(edited(flat, "perfect_leaf", slice(None), 1e6))
     assert "values are off by more than 1e-05, at most" in str(agrees(wrong, booster, matrix))
     assert str(agrees(wrong, booster, matrix)).startswith("row ")
     other = teacher.train("many")

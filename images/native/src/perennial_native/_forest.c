@@ -1,8 +1,8 @@
 /* A forest that answers: see _forest.pyi. */
 #include "_forest_check.h"
+#include "_forest_check_fast.h"
 #include "_forest_common.h"
-#include "_forest_transform.h"
-#include "_forest_walk.h"
+#include "_forest_predict.h"
 
 enum { RELEASE_FROM = 256 }; /* rows from which giving other threads a turn is worth its price */
 
@@ -37,6 +37,23 @@ static void point(Forest *forest) {
     forest->set_bits = views[SET_BITS].buf;
     forest->leaves = views[LEAVES].buf;
     forest->base = views[BASE].buf;
+    forest->number = views[NUMBER].buf;
+    forest->cut_start = views[CUT_START].buf;
+    forest->cuts = views[CUTS].buf;
+    forest->column_start = views[COLUMN_START].buf;
+    forest->shift = views[SHIFT].buf;
+    forest->missing = views[MISSING].buf;
+    forest->category = views[CATEGORY].buf;
+    forest->category_column = views[CATEGORY_COLUMN].buf;
+    forest->category_size = views[CATEGORY_SIZE].buf;
+    forest->table_start = views[TABLE_START].buf;
+    forest->tables = views[TABLES].buf;
+    forest->narrow = views[NARROW].len ? views[NARROW].buf : NULL;
+    forest->wide = views[WIDE].buf;
+    forest->lane_column = views[LANE_COLUMN].buf;
+    forest->lane_cut = views[LANE_CUT].buf;
+    forest->perfect_leaf = views[PERFECT_LEAF].buf;
+    forest->deep = views[DEEP].buf;
 }
 
 static PyObject *forest_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -59,7 +76,8 @@ static PyObject *forest_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         damaged("it has no features");
         goto failed;
     }
-    if (check_trees(forest) < 0) goto failed;
+    if (check_trees(forest) < 0 || check_fast(forest) < 0) goto failed;
+    forest->lanes = can_lanes(forest);
     return (PyObject *)forest;
 failed:
     Py_DECREF(forest);
@@ -72,15 +90,6 @@ static void forest_dealloc(Forest *forest) {
         if (forest->views[i].obj != NULL) PyBuffer_Release(&forest->views[i]);
     type->tp_free(forest);
     Py_DECREF(type);
-}
-
-/* Rows of features to rows of outputs. Touches no Python object. */
-static void predict_rows(const Forest *forest, const float *rows, Py_ssize_t count, float *margins, double *out) {
-    for (Py_ssize_t i = 0; i < count; i++) {
-        memcpy(margins, forest->base, sizeof(float) * (size_t)forest->groups_count);
-        walk_row(forest, rows + i * forest->features, margins);
-        transform_row(forest, margins, out + i * forest->outputs);
-    }
 }
 
 /* The matrix as float32[n, features] in one piece: itself, or a copy. */
@@ -124,19 +133,16 @@ static PyObject *forest_predict(Forest *forest, PyObject *matrix) {
     if (get_matrix(forest, state, matrix, &rows) < 0) return NULL;
     Py_ssize_t count = rows.shape[0];
     PyObject *answer = empty_answer(forest, state, count, &out);
-    float *margins = answer ? PyMem_RawMalloc(sizeof(float) * (size_t)forest->groups_count) : NULL;
-    if (answer != NULL && margins == NULL) {
-        PyErr_NoMemory();
-        PyBuffer_Release(&out);
-        Py_CLEAR(answer);
-    }
     if (answer != NULL) {
         PyThreadState *released = count >= RELEASE_FROM ? PyEval_SaveThread() : NULL;
-        predict_rows(forest, rows.buf, count, margins, out.buf);
+        int done = predict_rows(forest, rows.buf, count, out.buf);
         if (released != NULL) PyEval_RestoreThread(released);
         PyBuffer_Release(&out);
+        if (done < 0) {
+            PyErr_NoMemory();
+            Py_CLEAR(answer);
+        }
     }
-    PyMem_RawFree(margins);
     PyBuffer_Release(&rows);
     return answer;
 }

@@ -21,7 +21,18 @@ static const ArrayType ARRAY_TYPES[ARRAYS] = {
     [THRESHOLD] = {"threshold", 'f', 4}, [LEFT] = {"left", 'i', 4},         [FLAGS] = {"flags", 'u', 1},
     [SET] = {"set", 'i', 4},             [SET_START] = {"set_start", 'i', 8}, [SET_BITS] = {"set_bits", 'u', 4},
     [LEAVES] = {"leaves", 'f', 4},       [BASE] = {"base", 'f', 4},
+    [NUMBER] = {"number", 'i', 4},       [CUT_START] = {"cut_start", 'i', 8},
+    [CUTS] = {"cuts", 'i', 4},           [COLUMN_START] = {"column_start", 'i', 4},
+    [SHIFT] = {"shift", 'i', 4},         [MISSING] = {"missing", 'u', 1},
+    [CATEGORY] = {"category", 'i', 4},   [CATEGORY_COLUMN] = {"category_column", 'i', 4},
+    [CATEGORY_SIZE] = {"category_size", 'i', 4}, [TABLE_START] = {"table_start", 'i', 8},
+    [TABLES] = {"tables", 'u', 1},       [NARROW] = {"narrow", 'u', 2},
+    [WIDE] = {"wide", 'u', 4},           [LANE_COLUMN] = {"lane_column", 'u', 2},
+    [LANE_CUT] = {"lane_cut", 'i', 1},   [PERFECT_LEAF] = {"perfect_leaf", 'f', 4},
+    [DEEP] = {"deep", 'u', 8},
 };
+
+#define LENGTH(array) (forest->views[array].len / forest->views[array].itemsize)
 
 static char kind_of(const char *format) {
     if (format == NULL) return 'u';
@@ -65,7 +76,8 @@ static int check_node(const Forest *forest, Py_ssize_t node, Py_ssize_t nodes, P
     int32_t left = forest->left[node];
     if (left < 0) return -1 - (Py_ssize_t)left < leaves ? 0 : damaged("a node names a leaf that is not there");
     if (left <= node || left + (Py_ssize_t)1 >= nodes) return damaged("a node's child is not after it");
-    if (forest->feature[node] < 0 || forest->feature[node] >= forest->features) return damaged("a node splits by a feature that is not there");
+    if (forest->feature[node] < 0 || forest->feature[node] >= forest->features)
+        return damaged("a node splits by a feature that is not there");
     int categories = forest->flags[node] & BY_CATEGORY;
     if (categories && (forest->set[node] < 0 || forest->set[node] >= sets)) return damaged("a split's set of categories is not there");
     if (!categories && forest->threshold[node] != forest->threshold[node]) return damaged("a threshold is not a number");
@@ -73,17 +85,15 @@ static int check_node(const Forest *forest, Py_ssize_t node, Py_ssize_t nodes, P
 }
 
 static int check_trees(Forest *forest) {
-    Py_buffer *views = forest->views;
-#define LENGTH(array) (views[array].len / views[array].itemsize)
     Py_ssize_t nodes = LENGTH(LEFT), sets = LENGTH(SET_START) - 1;
     if (LENGTH(FEATURE) != nodes || LENGTH(THRESHOLD) != nodes || LENGTH(FLAGS) != nodes || LENGTH(SET) != nodes)
         return damaged("its arrays of nodes differ in length");
     forest->trees = LENGTH(ROOTS);
     if (LENGTH(GROUPS) != forest->trees) return damaged("its arrays of trees differ in length");
     forest->groups_count = LENGTH(BASE);
-    if (views[LEAVES].ndim != 2) return damaged("its leaves are no table");
-    forest->width = views[LEAVES].shape[1];
-    Py_ssize_t leaves = views[LEAVES].shape[0];
+    if (forest->views[LEAVES].ndim != 2) return damaged("its leaves are no table");
+    forest->width = forest->views[LEAVES].shape[1];
+    Py_ssize_t leaves = forest->views[LEAVES].shape[0];
     if (forest->groups_count < 1 || (forest->width != 1 && forest->width != forest->groups_count))
         return damaged("its leaves hold more or fewer values than it has outputs");
     if (forest->outputs != (forest->transform == SOFTMAX ? 1 : forest->groups_count)) return damaged("it has another number of outputs");
@@ -96,7 +106,6 @@ static int check_trees(Forest *forest) {
     for (Py_ssize_t node = 0; node < nodes; node++)
         if (check_node(forest, node, nodes, leaves, sets) < 0) return -1;
     return 0;
-#undef LENGTH
 }
 
 #endif

@@ -10,7 +10,14 @@
 
 enum { MISSING_LEFT = 1, BY_CATEGORY = 2 };
 enum transform { IDENTITY, SIGMOID, EXP, HINGE, SOFTPROB, SOFTMAX, TRANSFORMS };
-enum array { ROOTS, GROUPS, FEATURE, THRESHOLD, LEFT, FLAGS, SET, SET_START, SET_BITS, LEAVES, BASE, ARRAYS };
+enum array {
+    ROOTS, GROUPS, FEATURE, THRESHOLD, LEFT, FLAGS, SET, SET_START, SET_BITS, LEAVES, BASE,
+    NUMBER, CUT_START, CUTS, COLUMN_START, SHIFT, MISSING, CATEGORY, CATEGORY_COLUMN, CATEGORY_SIZE, TABLE_START, TABLES,
+    NARROW, WIDE, LANE_COLUMN, LANE_CUT, PERFECT_LEAF, DEEP, ARRAYS
+};
+
+/* How the trees are walked: plainly over floats; over bytes, through trees padded to perfect ones, or through pointers. */
+enum form { PLAIN, PERFECT_TREES, DEEP_TREES };
 
 typedef struct {
     PyObject_HEAD
@@ -22,6 +29,18 @@ typedef struct {
     const uint8_t *flags;
     const int64_t *set_start;
     const uint32_t *set_bits;
+    /* the fast form: see flat.FAST */
+    enum form form;
+    int levels, lanes;
+    Py_ssize_t columns, numbers, categories;
+    const int32_t *number, *cuts, *column_start, *shift, *category, *category_column, *category_size;
+    const int64_t *cut_start, *table_start;
+    const uint8_t *missing, *tables;
+    const uint16_t *narrow, *lane_column; /* narrow is NULL where wide is not */
+    const uint32_t *wide;
+    const int8_t *lane_cut;
+    const float *perfect_leaf;
+    const uint64_t *deep;
 } Forest;
 
 #endif

@@ -38,7 +38,35 @@ by category); `set` (of a split by category, which set goes right). By set: `set
 `set_bits`, lowest category first. By leaf: `leaves`[leaf, width]. By group: `base`, the margin before the first tree.
 """
 
-FAST: Mapping[str, str] = {}
+FAST: Mapping[str, str] = {
+    "number": "int32",
+    "cut_start": "int64",
+    "cuts": "int32",
+    "column_start": "int32",
+    "shift": "int32",
+    "missing": "uint8",
+    "category": "int32",
+    "category_column": "int32",
+    "category_size": "int32",
+    "table_start": "int64",
+    "tables": "uint8",
+    "narrow": "uint16",
+    "wide": "uint32",
+    "lane_column": "uint16",
+    "lane_cut": "int8",
+    "perfect_leaf": "float32",
+    "deep": "uint64",
+}
+"""The arrays that say the same in the form that is fast to answer (`columns`), and their types.
+
+By feature that is compared as a number: `number` (the feature), `cut_start` in `cuts` (its thresholds as ordered whole numbers) and
+`column_start` in `shift` and `missing`; both starts have one more at the end. By column of it: `shift` (how many cuts the earlier
+columns have) and `missing` (the byte of a missing value). By feature that is a category: `category` (the feature), `category_column` (its
+first column, and one more at the end), `category_size` (rows of its table, less two), `table_start` in `tables`, and one more at the end.
+
+Then the nodes. Of perfect trees, all [trees, 2**levels]: `perfect_leaf`; `lane_column` and `lane_cut` (less 128; below it goes left); the
+same in one number, `narrow` (8 bits of column, 8 of cut; above it goes right) or `wide` (16 and 8). Else `deep`[nodes]. Or neither.
+"""
 
 
 @dataclass(frozen=True)

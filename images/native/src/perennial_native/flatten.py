@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from perennial_native.columns import fast
 from perennial_native.flat import Array, Flat
 from perennial_native.trees import Tree, Unsupported, joined, read_tree
 
@@ -59,6 +60,7 @@ def _flatten(learner: Mapping[str, Any]) -> Flat:
     # A score that was to be estimated and never was, because nothing was trained, is a margin: so XGBoost answers it.
     untrained = not raw["trees"] and str(about.get("boost_from_average", "0")) == "1"
     arrays["base"] = _margins(str(about["base_score"]), groups, "identity" if untrained else transform)
+    arrays.update(fast(arrays))
     for array in arrays.values():
         array.setflags(write=False)
     return Flat(features, 1 if transform == "softmax" else groups, transform, arrays)
