@@ -9,17 +9,50 @@ from typing import Any
 
 from perennial_spec.errors import PlatformError
 
+_SHORT = {"host", "port", "grpc_port"}
+"""Fields whose variable has no `SERVING` in its name: the platform's other parts read them too."""
+_MOST = 2**53
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "port": (0, 65_535),
+    "grpc_port": (0, 65_535),
+    "workers": (1, 64),
+    "poll_seconds": (0.01, 3600),
+    "poll_jitter": (0, 10),
+    "registry_timeout": (0.1, 600),
+    "retry_seconds": (0.01, 3600),
+    "load_timeout_seconds": (1, 86_400),
+    "max_body_bytes": (1024, 2**31),
+    "max_header_bytes": (1024, 2**20),
+    "max_rows": (1, 10_000_000),
+    "max_connections": (1, 1_000_000),
+    "max_inflight_rows": (1, _MOST),
+    "max_inflight_bytes": (1024, _MOST),
+    "request_timeout_seconds": (0.1, 3600),
+    "batch_rows": (1, 1_000_000),
+    "predict_threads": (1, 256),
+    "pyfunc_workers": (1, 64),
+    "pyfunc_queue": (1, 1_000_000),
+    "pyfunc_timeout_seconds": (0.1, 3600),
+    "explain_timeout_seconds": (0.1, 3600),
+    "max_explain_rows": (1, 1_000_000),
+    "drain_seconds": (0, 3600),
+    "shutdown_seconds": (0, 3600),
+}
+"""Least and greatest value of a number; the others are at least 0."""
+
 
 @dataclass(frozen=True)
 class Settings:
-    """Each field is read from `PERENNIAL_SERVING_<FIELD>`; `host` and `port` from `PERENNIAL_HOST` and `PERENNIAL_PORT`."""
+    """Each field is read from `PERENNIAL_SERVING_<FIELD>`; `host`, `port` and `grpc_port` from `PERENNIAL_HOST` and so on."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Loopback unless told otherwise: the server has no authentication of its own."""
+    """Address to listen on. Loopback unless told otherwise: without keys and TLS, whoever reaches the port is answered."""
     port: int = 8800
     """0 takes a free port; the log line `listening` names it."""
     grpc_port: int = 0
-    """Port for the Open Inference Protocol over gRPC, from `PERENNIAL_GRPC_PORT`; 0: it is not spoken."""
+    """Port for the Open Inference Protocol over gRPC; 0: it is not spoken."""
+    workers: int = 1
+    """Processes that answer on the one port. Each loads every model; `/metrics` of any of them speaks for all."""
     cache_dir: str = ".perennial/serving"
     """Folder that keeps bundles and the last good routes, so that a restart needs no registry."""
     pipelines: tuple[str, ...] = ()
@@ -35,6 +68,8 @@ class Settings:
     """First wait after a version failed to load; doubles up to a minute."""
     grace_seconds: float = 60.0
     """A version that left the route stays loaded this long, so that going back is instant."""
+    load_timeout_seconds: float = 120.0
+    """A version whose loading and checking takes longer is refused."""
     cache_bundles: int = 6
     """Bundles kept on disk per pipeline beside those in use."""
     max_bundle_bytes: int = 2**30
@@ -42,24 +77,54 @@ class Settings:
 
     max_body_bytes: int = 8 * 2**20
     """Larger requests are answered with 413 before they are read to the end."""
+    max_header_bytes: int = 16 * 2**10
+    """Longer request heads are answered with 431."""
     max_rows: int = 10_000
     """Rows per request; more are answered with 413."""
-    max_connections: int = 1024
-    """Connections at once; more are answered with 503."""
-    max_inflight_rows: int = 200_000
-    """Rows that may be predicted at once; more are answered with 503."""
-    max_inflight_bytes: int = 64 * 2**20
-    """Bodies that may be received at once, all together; more are answered with 503."""
-    max_header_bytes: int = 16 * 2**10
-    """Longer heads of requests are answered with 431."""
     request_timeout_seconds: float = 15.0
-    """A request must have arrived whole this long after its first byte; else it is answered with 408."""
-    load_timeout_seconds: float = 120.0
-    """A version that takes longer to load is refused."""
+    """Time for a request to arrive whole, after which it is answered with 408."""
+    max_connections: int = 1024
+    """Connections at once, per worker; more are answered with 503."""
+    max_inflight_rows: int = 200_000
+    """Rows that may be in progress at once, per worker; more are answered with 503 and Retry-After."""
+    max_inflight_bytes: int = 64 * 2**20
+    """Bodies that may be received at once, all together, per worker; more are answered with 503 and Retry-After."""
+    batch_rows: int = 4096
+    """Rows that are predicted in one turn of the event loop at most, so that none waits long for the others."""
     inline_rows: int = 128
     """Requests up to this many rows are predicted on the event loop; larger ones in a thread, so that they hold up nobody."""
     predict_threads: int = 2
     """Threads for large requests."""
+
+    api_keys_file: str = ""
+    """File with one key or `name:key` a line, asked for in `Authorization: Bearer` or `X-API-Key`; read again when it changes.
+    Empty: no key is needed."""
+    metrics_open: bool = True
+    """`/metrics` needs no key. Health endpoints never do."""
+    tls_cert: str = ""
+    """PEM file with the server's certificate and the chain above it. Empty: plain HTTP."""
+    tls_key: str = ""
+    """PEM file with the certificate's private key, not encrypted."""
+    tls_client_ca: str = ""
+    """PEM file with the authorities whose clients may connect; empty: clients need no certificate."""
+
+    pyfunc_workers: int = 1
+    """Processes per version that is served through MLflow's pyfunc."""
+    pyfunc_queue: int = 64
+    """Requests that may wait for a version's processes; more are answered with 503 and Retry-After."""
+    pyfunc_timeout_seconds: float = 30.0
+    """A prediction that takes longer is given up with 504, and its process ended and started anew."""
+    pyfunc_memory_bytes: int = 0
+    """Address space of each such process at most; 0: no bound."""
+    pyfunc_environment: tuple[str, ...] = ()
+    """Names of further environment variables that such processes are given (comma separated); they see no secrets by themselves."""
+
+    max_explain_rows: int = 1000
+    """Rows per request to `/explain`; more are answered with 413."""
+    explain_timeout_seconds: float = 30.0
+    """An explanation that takes longer is given up with 504."""
+    explain_idle_seconds: float = 300.0
+    """The process that explains ends when nobody has asked it for this long."""
 
     log_flush_seconds: float = 1.0
     """Predictions and labels are appended to their Delta tables at most this often."""
@@ -87,26 +152,45 @@ class Settings:
         if home := environment.get("PERENNIAL_HOME"):
             values["cache_dir"] = f"{home}/serving"
         for field in fields(cls):
-            name = _variable(field.name)
+            name = variable(field.name)
             if text := environment.get(name):
-                values[field.name] = _parse(name, text, type(field.default))
+                values[field.name] = _parse(field.name, text, type(field.default))
         return cls(**values)
 
 
-def _variable(field: str) -> str:
-    return (
-        f"PERENNIAL_{field.upper()}" if field in {"host", "port", "grpc_port"} else f"PERENNIAL_SERVING_{field.upper()}"
-    )
+def variable(field: str) -> str:
+    """The environment variable that a field is read from."""
+    return f"PERENNIAL_{field.upper()}" if field in _SHORT else f"PERENNIAL_SERVING_{field.upper()}"
 
 
-def _parse(name: str, text: str, kind: type) -> Any:
+def bounds(field: str) -> tuple[float, float]:
+    """Least and greatest value of a field that is a number."""
+    return _BOUNDS.get(field, (0, _MOST))
+
+
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def _parse(field: str, text: str, kind: type) -> Any:
+    if kind is str:
+        return text
     if kind is tuple:
         return tuple(part.strip() for part in text.split(",") if part.strip())
+    if kind is bool:
+        if (found := _WORDS.get(text.strip().lower())) is None:
+            raise _wrong(field, text, "true or false")
+        return found
+    least, most = bounds(field)
     try:
         value = kind(text)
     except ValueError:
         value = None
-    if value is None or (not isinstance(value, str) and not 0 <= value < 2**53):
-        what = "a whole number" if kind is int else "a number of at least 0"
-        raise PlatformError(f"{name} is {text!r}", expected=what, next="correct or unset the variable") from None
+    if value is None or not least <= value <= most:
+        what = "a whole number" if kind is int else "a number"
+        upper = f" to {most:,.15g}" if most < _MOST else " or more"
+        raise _wrong(field, text, f"{what}, {least:,.15g}{upper}")
     return value
+
+
+def _wrong(field: str, text: str, expected: str) -> PlatformError:
+    return PlatformError(f"{variable(field)} is {text!r}", expected=expected, next="correct or unset the variable")
