@@ -326,7 +326,7 @@ def test_a_shadow_sees_the_traffic_and_never_answers(
     assert server.invoke([row, row], pipeline.name).json()["version"] == [old, old]
     wait(lambda: server.counters(pipeline.name, new).rows == 2, 10)
     assert server.invoke([{**row, "distance": 666.0}], pipeline.name).status_code == 200
-    wait(lambda: server.counters(pipeline.name, new).answered.get(("shadow", 500)) == 1, 10)
+    wait(lambda: server.counters(pipeline.name, new).counted.requests.get(("shadow", 500)) == 1, 10)
 
 
 def test_a_pipeline_that_cannot_serve_leaves_the_others_ready(

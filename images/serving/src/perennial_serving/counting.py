@@ -1,62 +1,139 @@
-"""What one model version has done since it was loaded: plain arrays and integers, written by the event loop, read at each scrape.
+"""What one model version has done, and what the server has done beside: integers in flat arrays, which may lie in files that others read.
 
-Only the event loop's thread writes, so nothing here takes a lock; a scrape may see a request's rows and not yet its latency.
+Only the event loop's thread adds, so nothing here takes a lock for that; a scrape may see a request's rows and not yet its latency.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import defaultdict
+from bisect import bisect_left, bisect_right
 
 import numpy as np
 
 from perennial_features.reference import Counts, Reference
+from perennial_serving.counter_table import Numbers
 
 BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Upper bounds in seconds: fine where model servers answer, coarse where they should not."""
-PROTOCOLS = ("oip", "mlflow", "grpc")
+PROTOCOLS = ("oip", "mlflow", "grpc", "shadow", "explain")
+OTHER = 0
+"""Stands for every status that is not in `CODES`."""
+CODES = (200, 400, 401, 404, 405, 408, 413, 415, 422, 429, 431, 500, 503, 504, OTHER)
+_BEGIN_AT_0 = [(protocol, code) for protocol in PROTOCOLS[:3] for code in (200, 500)]
+
+_ROWS, _NANOSECONDS, _LATENCY = 0, 1, 2
+_REQUESTS = _LATENCY + len(BUCKETS) + 1
+_PLACES = {
+    (protocol, code): _REQUESTS + place
+    for place, (protocol, code) in enumerate((protocol, code) for protocol in PROTOCOLS for code in CODES)
+}
+_BINS = _REQUESTS + len(_PLACES)
 
 
 class VersionCounters:
-    """The counters of one version.
+    """The counters of one version, in one array: rows, nanoseconds, latency, requests, bins.
 
     Every bin, and each protocol's 200 and 500, begin at 0: Prometheus' `increase()` sees a counter's rise only from its first sample.
+
+    Args:
+        reference: says which bins there are.
+        cells: int64[`size_of(reference)`] to count in; otherwise new memory.
     """
 
-    def __init__(self, reference: Reference) -> None:
-        self.bins: Counts = np.zeros(len(reference.series), dtype=np.int64)
-        """int64[bins] in the order of `Reference.series`."""
-        self.rows = 0
-        self.answered: dict[tuple[str, int], int] = {(p, code): 0 for p in PROTOCOLS for code in (200, 500)}
-        """By protocol and status."""
-        self.latency = [0] * (len(BUCKETS) + 1)
-        """Requests by bucket, not cumulated; the last is above all bounds."""
-        self.seconds = 0.0
+    def __init__(self, reference: Reference, cells: Counts | None = None) -> None:
+        self.cells: Counts = np.zeros(size_of(reference), dtype=np.int64) if cells is None else cells
+        assert len(self.cells) == size_of(reference)
+        self.bins: Counts = self.cells[_BINS:]
+        """int64[bins] in the order of `Reference.series`; also added to in place."""
+        self._items = self.cells.data  # three times as fast as the array, one by one
+        self._latency = self._items[_LATENCY:_REQUESTS]
+
+    @property
+    def counted(self) -> Counted:
+        """What was counted until now."""
+        return Counted(self.cells)
+
+    @property
+    def rows(self) -> int:
+        """Rows predicted."""
+        return int(self._items[_ROWS])
+
+    def observe(self, increments: Counts, rows: int) -> None:
+        """Count predicted rows and their bins."""
+        self.bins += increments
+        self._items[_ROWS] += rows
 
     def predicted(self, rows: int) -> None:
-        """Count predicted rows; their bins are added to `bins` in place."""
-        self.rows += rows
+        """Count predicted rows, whose bins are added to `bins` in place."""
+        self._items[_ROWS] += rows
 
     def request(self, protocol: str, code: int, seconds: float) -> None:
         """Count a request that this version took part in."""
-        key = (protocol, code)
-        self.answered[key] = self.answered.get(key, 0) + 1
-        self.latency[bisect_left(BUCKETS, seconds)] += 1
-        self.seconds += seconds
+        self._items[_place(protocol, code)] += 1
+        self._latency[bisect_left(BUCKETS, seconds)] += 1
+        self._items[_NANOSECONDS] += int(seconds * 1e9)
 
     def requests(self, protocol: str, code: int, seconds: list[float]) -> None:
-        """Count the requests of one turn."""
-        for each in seconds:
-            self.request(protocol, code, each)
+        """Count the requests of one turn of the event loop. Sorts `seconds`."""
+        count = len(seconds)
+        if count < 2:
+            for each in seconds:
+                self.request(protocol, code, each)
+            return
+        self._items[_place(protocol, code)] += count
+        self._items[_NANOSECONDS] += int(sum(seconds) * 1e9)
+        seconds.sort()  # mostly sorted already: who came first has waited for longest
+        latency, last = self._latency, bisect_left(BUCKETS, seconds[-1])
+        done = 0
+        for bucket in range(bisect_left(BUCKETS, seconds[0]), last):
+            upto = bisect_right(seconds, BUCKETS[bucket], done)
+            latency[bucket] += upto - done
+            done = upto
+        latency[last] += count - done
+
+
+def size_of(reference: Reference) -> int:
+    """Cells that a version's counters take."""
+    return _BINS + len(reference.series)
+
+
+class Counted:
+    """What `cells` of a `VersionCounters` say; they may be a sum over several."""
+
+    def __init__(self, cells: Counts) -> None:
+        values: list[int] = cells.tolist()
+        self.rows = values[_ROWS]
+        self.seconds = values[_NANOSECONDS] / 1e9
+        self.latency = values[_LATENCY:_REQUESTS]
+        """Requests by bucket, not cumulated; the last is above all bounds."""
+        begin = dict.fromkeys(_BEGIN_AT_0, 0)
+        self.requests = begin | {key: values[place] for key, place in _PLACES.items() if values[place]}
+        """By protocol and status."""
+        self.bins = values[_BINS:]
 
 
 class ServerCounters:
-    """Requests that no version answered, and feedback."""
+    """Requests that no version answered, feedback, and what was dropped. Keys are bounded: no client can make one."""
 
-    def __init__(self) -> None:
-        self.refused: defaultdict[tuple[str, str, int], int] = defaultdict(int)
+    def __init__(self, numbers: Numbers | None = None) -> None:
+        self.numbers = numbers = Numbers() if numbers is None else numbers
+        self.refused = numbers.table("refused")
         """By pipeline ("" when it is not one of ours), protocol and status."""
-        self.labels: defaultdict[str, int] = defaultdict(int)
+        self.labels = numbers.table("labels")
         """Labels accepted, by pipeline."""
-        self.shed: defaultdict[str, int] = defaultdict(int)
-        self.shadow_dropped: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.rewards = numbers.table("rewards")
+        """Rewards accepted, by pipeline and version."""
+        self.reward_sums = numbers.sums("reward_sums")
+        """Their sum, by pipeline and version."""
+        self.shed = numbers.table("shed")
+        """Requests that were refused because too many were in progress, by pipeline."""
+        self.shadow_dropped = numbers.table("shadow_dropped")
+        """Rows that a shadow version did not get to see, by pipeline and version."""
+        self.log_written = numbers.table("log_written")
+        """Prediction rows in the log's table, by pipeline; so the two below."""
+        self.log_dropped = numbers.table("log_dropped")
+        self.log_sampled_out = numbers.table("log_sampled_out")
+
+
+def _place(protocol: str, code: int) -> int:
+    place = _PLACES.get((protocol, code))
+    return _PLACES[protocol, OTHER] if place is None else place

@@ -10,7 +10,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from perennial_serving.counting import BUCKETS, ServerCounters
+from perennial_serving.counting import BUCKETS, OTHER, ServerCounters
 from perennial_serving.fleet import Fleet
 from perennial_serving.model import LoadedModel
 from perennial_serving.prediction_log import PredictionLog
@@ -44,10 +44,11 @@ class ServingCollector(Collector):
             labels=("pipeline", "version", "protocol", "code"),
         )
         for model in models:
-            for (protocol, code), count in list(model.counters.answered.items()):
-                found.add_metric([model.pipeline, model.version, protocol, str(code)], count)
-        for (pipeline, protocol, code), count in list(self._server.refused.items()):
-            found.add_metric([pipeline, "", protocol, str(code)], count)
+            for (protocol, code), count in model.counters.counted.requests.items():
+                named = "other" if code == OTHER else str(code)
+                found.add_metric([model.pipeline, model.version, protocol, named], count)
+        for (pipeline, protocol, status), count in self._server.refused.items():
+            found.add_metric([pipeline, "", protocol, status], count)
         return found
 
     def _routes(self) -> Iterator[Metric]:
@@ -86,21 +87,21 @@ class ServingCollector(Collector):
                 written.add_metric([name], self._log.written.get(name, 0))
                 dropped.add_metric([name], self._log.dropped.get(name, 0))
                 sampled.add_metric([name], self._log.sampled_out.get(name, 0))
-            labels.add_metric([name], self._server.labels.get(name, 0))
+            labels.add_metric([name], self._server.labels.get(name))
         yield from (written, dropped, sampled, labels, self._shadows_dropped(), self._shed())
 
     def _shadows_dropped(self) -> Metric:
         found = CounterMetricFamily(
             names.SHADOW_DROPPED, "Rows that a shadow version did not see: it does not keep up.", labels=_VERSION
         )
-        for of, rows in list(self._server.shadow_dropped.items()):
+        for of, rows in self._server.shadow_dropped.items():
             found.add_metric(of, rows)
         return found
 
     def _shed(self) -> Metric:
         found = CounterMetricFamily(names.REQUESTS_SHED, "Requests refused over capacity.", labels=("pipeline",))
-        for name, count in list(self._server.shed.items()):
-            found.add_metric([name], count)
+        for of, count in self._server.shed.items():
+            found.add_metric(of, count)
         return found
 
 
@@ -139,7 +140,8 @@ def _versions(models: list[LoadedModel]) -> Iterator[Metric]:
     seconds = HistogramMetricFamily(names.REQUEST_SECONDS, "From the first byte to the answer.", labels=_VERSION)
     for model in models:
         labels = [model.pipeline, model.version]
-        rows.add_metric(labels, model.counters.rows)
-        buckets = list(zip(_BOUNDS, accumulate(model.counters.latency), strict=True))
-        seconds.add_metric(labels, buckets, model.counters.seconds)
+        counted = model.counters.counted
+        rows.add_metric(labels, counted.rows)
+        buckets = list(zip(_BOUNDS, accumulate(counted.latency), strict=True))
+        seconds.add_metric(labels, buckets, counted.seconds)
     yield from (rows, seconds)

@@ -28,11 +28,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "max_inflight_rows": (1, _MOST),
     "max_inflight_bytes": (1024, _MOST),
     "request_timeout_seconds": (0.1, 3600),
-    "batch_rows": (1, 1_000_000),
     "predict_threads": (1, 256),
-    "pyfunc_workers": (1, 64),
-    "pyfunc_queue": (1, 1_000_000),
-    "pyfunc_timeout_seconds": (0.1, 3600),
     "explain_timeout_seconds": (0.1, 3600),
     "max_explain_rows": (1, 1_000_000),
     "drain_seconds": (0, 3600),
@@ -89,8 +85,6 @@ class Settings:
     """Rows that may be in progress at once, per worker; more are answered with 503 and Retry-After."""
     max_inflight_bytes: int = 64 * 2**20
     """Bodies that may be received at once, all together, per worker; more are answered with 503 and Retry-After."""
-    batch_rows: int = 4096
-    """Rows that are predicted in one turn of the event loop at most, so that none waits long for the others."""
     inline_rows: int = 128
     """Requests up to this many rows are predicted on the event loop; larger ones in a thread, so that they hold up nobody."""
     predict_threads: int = 2
@@ -107,17 +101,6 @@ class Settings:
     """PEM file with the certificate's private key, not encrypted."""
     tls_client_ca: str = ""
     """PEM file with the authorities whose clients may connect; empty: clients need no certificate."""
-
-    pyfunc_workers: int = 1
-    """Processes per version that is served through MLflow's pyfunc."""
-    pyfunc_queue: int = 64
-    """Requests that may wait for a version's processes; more are answered with 503 and Retry-After."""
-    pyfunc_timeout_seconds: float = 30.0
-    """A prediction that takes longer is given up with 504, and its process ended and started anew."""
-    pyfunc_memory_bytes: int = 0
-    """Address space of each such process at most; 0: no bound."""
-    pyfunc_environment: tuple[str, ...] = ()
-    """Names of further environment variables that such processes are given (comma separated); they see no secrets by themselves."""
 
     max_explain_rows: int = 1000
     """Rows per request to `/explain`; more are answered with 413."""
