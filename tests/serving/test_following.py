@@ -164,7 +164,7 @@ def test_answers_that_differ_from_training_refuse_the_version(
     (other / "bundle.json").write_text(json.dumps(manifest))
     pipeline.route({pipeline.register(other): 1.0})
     server = serve(pipeline, ready=False)
-    wait(lambda: server.parts.fleet.refused, 30)
+    wait(lambda: "refused" in server.parts.fleet.waiting.get(pipeline.name, ""), 30)
     assert "answers its own training rows differently" in next(iter(server.parts.fleet.refused.values()))
     assert server.http.get("/v2/health/ready").status_code == 503
     answer = server.http.post("/invocations", json={"inputs": {}}, headers={"X-Perennial-Pipeline": pipeline.name})
