@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import Lifespan
 
 from perennial_serving import feedback, oip
+from perennial_serving.auth import Keys
 from perennial_serving.counting import ServerCounters
 from perennial_serving.edge import Endpoint, error_response, guarded, json_response, need_json, protocol_of, read_body
 from perennial_serving.fleet import Fleet, Served
@@ -22,7 +23,7 @@ from perennial_serving.model import stored_key
 from perennial_serving.openapi import POLICY, document, page
 from perennial_serving.prediction_log import PredictionLog
 from perennial_serving.predictions import Predictions
-from perennial_serving.refusals import NotReady, Overloaded, status_of
+from perennial_serving.refusals import NotReady, Overloaded, Unauthorized, status_of
 from perennial_spec.errors import PerennialError
 
 PIPELINE_HEADER = "X-Perennial-Pipeline"
@@ -42,6 +43,8 @@ class App:
     counters: ServerCounters
     exposition: Exposition
     prediction_log: PredictionLog | None
+    keys: Keys | None = None
+    """None: everybody may ask."""
 
     # -- predictions --
 
@@ -151,8 +154,24 @@ class App:
         body = await asyncio.to_thread(self.exposition.text)
         return Response(body, headers={"content-type": CONTENT_TYPE})
 
+    def allowed(self, endpoint: Endpoint) -> Endpoint:
+        """`endpoint` for those who have a key, where keys are asked for."""
+        keys = self.keys
+        if keys is None:
+            return endpoint
+
+        async def checked(request: Request) -> Response:
+            bearer, key = request.headers.get("authorization"), request.headers.get("x-api-key")
+            if not keys.allow(bearer and bearer.encode("latin-1"), key and key.encode("latin-1")):  # type: ignore[arg-type]
+                self.counters.refused["", protocol_of(request.url.path), 401] += 1
+                raise Unauthorized.because(bearer is not None or key is not None)
+            return await endpoint(request)
+
+        checked.__name__ = endpoint.__name__
+        return checked
+
     def _document(self) -> dict[str, Any]:
-        return document(str(SERVER["version"]), self.fleet.served.values())
+        return document(str(SERVER["version"]), self.fleet.served.values(), self.keys is not None)
 
     def _name(self, request: Request) -> str:
         named = request.path_params.get("model") or request.headers.get(PIPELINE_HEADER)
@@ -178,10 +197,10 @@ def _described(served: Served) -> dict[str, Any]:
 
 
 def starlette(app: App, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
-    """The paths. The busiest come first: they are tried in order."""
+    """The paths. The busiest come first: they are tried in order. Health is open to all: probes have no keys."""
 
-    def route(path: str, endpoint: Endpoint, method: str = "GET") -> Route:
-        return Route(path, guarded(endpoint), methods=[method])
+    def route(path: str, endpoint: Endpoint, method: str = "GET", open_: bool = False) -> Route:
+        return Route(path, guarded(endpoint if open_ else app.allowed(endpoint)), methods=[method])
 
     model, versioned = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
     return Starlette(
@@ -192,18 +211,18 @@ def starlette(app: App, lifespan: Lifespan[Starlette] | None = None) -> Starlett
             route(f"{versioned}/infer", app.oip_infer, "POST"),
             route("/pipelines/{model}/feedback", app.feedback, "POST"),
             route("/feedback", app.feedback, "POST"),
-            route("/metrics", app.metrics),
-            route("/v2/health/live", app.live),
-            route("/v2/health/ready", app.ready),
-            route("/ping", app.ready),
-            route("/health", app.ready),
-            route("/version", app.version),
+            route("/metrics", app.metrics, open_=app.predictions.settings.metrics_open),
+            route("/v2/health/live", app.live, open_=True),
+            route("/v2/health/ready", app.ready, open_=True),
+            route("/ping", app.ready, open_=True),
+            route("/health", app.ready, open_=True),
+            route("/version", app.version, open_=True),
             route("/v2", app.server_metadata),
             route(model, app.model_metadata),
             route(f"{model}/ready", app.model_ready),
             route(versioned, app.model_metadata),
             route(f"{versioned}/ready", app.model_ready),
-            Route("/v2/repository/index", guarded(app.repository), methods=["GET", "POST"]),
+            Route("/v2/repository/index", guarded(app.allowed(app.repository)), methods=["GET", "POST"]),
             route("/", app.index),
             route("/openapi.json", app.openapi),
             route("/docs", app.docs),

@@ -91,12 +91,13 @@ _FEEDBACK: Json = {
 }
 
 
-def document(version: str, pipelines: Iterable[Served]) -> Json:
+def document(version: str, pipelines: Iterable[Served], keys: bool) -> Json:
     """OpenAPI 3.1.
 
     Args:
         version: of the server.
         pipelines: those that are served.
+        keys: callers need an API key.
     """
     paths: Json = {
         "/v2/health/live": _get("The server runs", {"200": "it does"}),
@@ -120,6 +121,14 @@ def document(version: str, pipelines: Iterable[Served]) -> Json:
         },
         "paths": paths,
     }
+    if keys:
+        found["components"] = {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            }
+        }
+        found["security"] = [{"bearer": []}, {"key": []}]
     return found
 
 

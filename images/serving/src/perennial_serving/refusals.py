@@ -3,6 +3,7 @@
     RequestError (perennial_spec)     400  a field is missing, of the wrong type or the wrong length
     └── Refusal
         ├── NotParsed                 400  the body is not what its content type says
+        ├── Unauthorized              401  with WWW-Authenticate: no key, or a wrong one
         ├── UnknownModel              404
         ├── UnknownVersion            404
         ├── TooLarge                  413  too many bytes or rows
@@ -30,6 +31,23 @@ class Refusal(RequestError):
 
 class NotParsed(Refusal):
     """The body is not what its content type says."""
+
+
+class Unauthorized(Refusal):
+    """No key, or one that is not good here."""
+
+    status = 401
+
+    @classmethod
+    def because(cls, wrong: bool) -> Unauthorized:
+        """Args:
+        wrong: there was something that might have been a key.
+        """
+        return cls(
+            "the API key is not good here" if wrong else "an API key is needed",
+            expected="Authorization: Bearer KEY, or X-API-Key: KEY",
+            next="ask who runs this server for a key",
+        )
 
 
 class UnknownModel(Refusal):

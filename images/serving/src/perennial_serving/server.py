@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ import uvicorn
 
 from perennial_serving import tables
 from perennial_serving.app import App, starlette
+from perennial_serving.auth import Keys, tls_context
 from perennial_serving.cache import Cache
 from perennial_serving.connection import Connection, sweep
 from perennial_serving.counting import ServerCounters
@@ -67,10 +68,19 @@ class Parts:
         if self.settings.grpc_port:
             from perennial_serving.grpc_server import GrpcServer
 
-            self.grpc = GrpcServer(self.app, self.settings.grpc_port)
+            self.grpc = GrpcServer(
+                self.app, self.settings.grpc_port, credentials=_credentials(self.settings), authorize=self._may_call
+            )
             await self.grpc.start()
         gc.collect()
         gc.freeze()  # what is here stays; the collector need not look at it again
+
+    def _may_call(self, metadata: Mapping[str, str | bytes]) -> bool:
+        """Whether a gRPC call has a key, where keys are asked for."""
+        if self.app.keys is None:
+            return True
+        bearer, key = metadata.get("authorization"), metadata.get("x-api-key")
+        return self.app.keys.allow(_bytes(bearer), _bytes(key))
 
     async def stop(self) -> None:
         """After the last answer. The log comes before the registry: a registry that hangs must not cost rows."""
@@ -82,11 +92,26 @@ class Parts:
         await asyncio.to_thread(self.follower.stop)
 
 
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _credentials(settings: Settings) -> Any:
+    """TLS for gRPC, from the same files as for HTTP; None: in the clear."""
+    if not settings.tls_cert:
+        return None
+    import grpc
+
+    pair = (Path(settings.tls_key).read_bytes(), Path(settings.tls_cert).read_bytes())
+    authority = Path(settings.tls_client_ca).read_bytes() if settings.tls_client_ca else None
+    return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
+
+
 def assemble(platform: Platform, settings: Settings) -> Parts:
     """The parts, not started.
 
     Raises:
-        PlatformError: MLFLOW_TRACKING_URI is not set, or the cache folder cannot be written.
+        PlatformError: MLFLOW_TRACKING_URI is not set, the cache folder cannot be written, or the keys cannot be read.
     """
     url = platform.need("mlflow_url")
     if not url.startswith(("http://", "https://")):
@@ -107,9 +132,10 @@ def assemble(platform: Platform, settings: Settings) -> Parts:
         counters,
         Exposition(ServingCollector(fleet, counters, prediction_log)),
         prediction_log,
+        Keys.load(Path(settings.api_keys_file)) if settings.api_keys_file else None,
     )
     follower = Follower(fleet, Registry(url, settings.registry_timeout), _cache(settings), settings)
-    return Parts(settings, fleet, follower, engine, prediction_log, app, Turns(fleet, engine, settings))
+    return Parts(settings, fleet, follower, engine, prediction_log, app, Turns(fleet, engine, settings, app.keys))
 
 
 def _cache(settings: Settings) -> Cache:
@@ -154,7 +180,11 @@ class Server(uvicorn.Server):
 
 
 def server_of(parts: Parts) -> Server:
-    """The HTTP server around `parts`, not started."""
+    """The HTTP server around `parts`, not started.
+
+    Raises:
+        PlatformError: the certificate or key for TLS cannot be used.
+    """
     settings = parts.settings
 
     @asynccontextmanager
@@ -177,6 +207,8 @@ def server_of(parts: Parts) -> Server:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.shutdown_seconds) or None,
     )
+    config.load()
+    config.ssl = tls_context(settings)
     return Server(config, parts)
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import orjson
 
 from perennial_features.bundle import Scores
+from perennial_serving.auth import Keys
 from perennial_serving.bodies import Bodies, Body, Layout, scoring, tensors
 from perennial_serving.connection import Connection, Plain
 from perennial_serving.engine import Engine, Made
@@ -72,8 +73,8 @@ class Batch:
 class Turns:
     """Takes plain requests from all connections, and answers them at the end of the turn."""
 
-    def __init__(self, fleet: Fleet, engine: Engine, settings: Settings) -> None:
-        self._fleet, self._engine, self._settings = fleet, engine, settings
+    def __init__(self, fleet: Fleet, engine: Engine, settings: Settings, keys: Keys | None) -> None:
+        self._fleet, self._engine, self._settings, self._keys = fleet, engine, settings, keys
         self._bodies = Bodies()
         self._paths: dict[bytes, tuple[str, bool]] = {}
         self._open: dict[LoadedModel, Batch] = {}
@@ -83,9 +84,9 @@ class Turns:
     def take(self, connection: Connection, data: bytes, plain: Plain) -> bool:
         """See `connection.Ready`."""
         began = perf_counter()
-        path, at, _, _ = plain
+        path, at, bearer, key = plain
         named = self._paths.get(path) or self._path(path)
-        if named is None:
+        if named is None or (self._keys is not None and not self._keys.allow(bearer, key)):
             return False
         name, oip = named
         served = self._fleet.served.get(name) if name else self._only()
