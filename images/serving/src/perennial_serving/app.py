@@ -17,6 +17,7 @@ from perennial_serving import feedback, oip
 from perennial_serving.auth import Keys
 from perennial_serving.counting import ServerCounters
 from perennial_serving.edge import Endpoint, error_response, guarded, json_response, need_json, protocol_of, read_body
+from perennial_serving.explanations import Explanations
 from perennial_serving.fleet import Fleet, Served
 from perennial_serving.metrics import CONTENT_TYPE, Exposition
 from perennial_serving.model import stored_key
@@ -40,6 +41,7 @@ class App:
 
     fleet: Fleet
     predictions: Predictions
+    explanations: Explanations
     counters: ServerCounters
     exposition: Exposition
     prediction_log: PredictionLog | None
@@ -55,6 +57,10 @@ class App:
     async def invocations(self, request: Request) -> Response:
         """POST /invocations and /pipelines/{model}/invocations"""
         return await self.predictions.invocations(request, self._name(request))
+
+    async def explain(self, request: Request) -> Response:
+        """POST /explain and /pipelines/{model}/explain"""
+        return await self.explanations.explain(request, self._name(request))
 
     # -- labels and rewards --
 
@@ -193,6 +199,7 @@ def _described(served: Served) -> dict[str, Any]:
         "predict": f"/v2/models/{served.name}/infer",
         "invocations": f"/pipelines/{served.name}/invocations",
         "feedback": f"/pipelines/{served.name}/feedback",
+        "explain": f"/pipelines/{served.name}/explain",
     }
 
 
@@ -211,6 +218,8 @@ def starlette(app: App, lifespan: Lifespan[Starlette] | None = None) -> Starlett
             route(f"{versioned}/infer", app.oip_infer, "POST"),
             route("/pipelines/{model}/feedback", app.feedback, "POST"),
             route("/feedback", app.feedback, "POST"),
+            route("/pipelines/{model}/explain", app.explain, "POST"),
+            route("/explain", app.explain, "POST"),
             route("/metrics", app.metrics, open_=app.predictions.settings.metrics_open),
             route("/v2/health/live", app.live, open_=True),
             route("/v2/health/ready", app.ready, open_=True),

@@ -117,7 +117,7 @@ def document(version: str, pipelines: Iterable[Served], keys: bool) -> Json:
         "info": {
             "title": "Perennial model server",
             "version": version,
-            "description": "Open Inference Protocol v2 (REST), MLflow scoring, feedback.",
+            "description": "Open Inference Protocol v2 (REST), MLflow scoring, feedback, explanations.",
         },
         "paths": paths,
     }
@@ -191,6 +191,13 @@ def _pipeline(name: str, schema: FeatureSchema, entity: str) -> Json:
             records,
             {"dataframe_records": [example]},
             _PREDICTIONS,
+            _MLFLOW_ERROR,
+        ),
+        f"{of}/explain": _post(
+            "How much each feature moved each prediction (TreeSHAP)",
+            records,
+            {"dataframe_records": [example]},
+            {"type": "object", "required": ["base", "contributions", "space", "predictions"]},
             _MLFLOW_ERROR,
         ),
         f"{of}/feedback": _post(

@@ -27,6 +27,8 @@ from perennial_serving.connection import Connection, sweep
 from perennial_serving.counting import ServerCounters
 from perennial_serving.edge import Budget
 from perennial_serving.engine import Engine
+from perennial_serving.explain import Explainer
+from perennial_serving.explanations import Explanations
 from perennial_serving.fleet import Fleet
 from perennial_serving.follower import Follower
 from perennial_serving.metrics import Exposition, ServingCollector
@@ -87,6 +89,7 @@ class Parts:
         if self.grpc is not None:
             await self.grpc.stop(self.settings.shutdown_seconds)
         await asyncio.to_thread(self.engine.close)
+        await self.app.explanations.explainer.close()
         if self.prediction_log is not None:
             await asyncio.to_thread(self.prediction_log.stop, self.settings.shutdown_seconds)
         await asyncio.to_thread(self.follower.stop)
@@ -129,6 +132,7 @@ def assemble(platform: Platform, settings: Settings) -> Parts:
     app = App(
         fleet,
         Predictions(fleet, engine, settings, counters, budget),
+        Explanations(fleet, settings, counters, budget, Explainer(settings)),
         counters,
         Exposition(ServingCollector(fleet, counters, prediction_log)),
         prediction_log,
