@@ -1,0 +1,87 @@
+"""What our server needs to be started as users start it: a real MLflow server, a registered bundle, and a route to it."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+from bench.serving.data import PIPELINE
+from bench.serving.process import LOAD_CORE, Process, free_port
+
+from perennial_spec import names
+from perennial_spec.route import Route
+
+
+class Registry:
+    """MLflow in a process, on the core of the load: it is another machine's work in reality."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._http = httpx.Client(base_url=f"{self.url}/api/2.0/", timeout=30)
+        self._revision = 0
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--workers",
+            "1",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
+        command += [
+            "--backend-store-uri",
+            f"sqlite:///{folder}/mlflow.db",
+            "--artifacts-destination",
+            f"{folder}/artifacts",
+        ]
+        environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        self._process = Process(command, folder / "mlflow.log", LOAD_CORE, environment)
+        try:
+            self._process.until(self._answers, "the registry")
+        except BaseException:
+            self._process.stop()
+            raise
+        self._post("registered-models/create", name=PIPELINE)
+
+    def register(self, bundle: Path) -> str:
+        """Upload the bundle, and register a version for it."""
+        run = self._post("runs/create", experiment_id="0", start_time=1)["run"]["info"]["run_id"]
+        root = f"0/{run}/artifacts/bundle"
+        for file in sorted(path for path in bundle.iterdir() if path.is_file()):
+            self._http.put(
+                f"mlflow-artifacts/artifacts/{root}/{file.name}", content=file.read_bytes()
+            ).raise_for_status()
+        uri = f"mlflow-artifacts:/{root}"
+        tags = [{"key": names.TAG_BUNDLE_URI, "value": uri}]
+        made = self._post("model-versions/create", name=PIPELINE, run_id=run, source=uri, tags=tags)
+        return str(made["model_version"]["version"])
+
+    def route(self, weights: dict[str, float]) -> int:
+        """Put a route in force; its revision."""
+        self._revision += 1
+        route = Route(revision=self._revision, weights=weights)
+        self._post("registered-models/set-tag", name=PIPELINE, key=names.TAG_ROUTE, value=route.model_dump_json())
+        return self._revision
+
+    def stop(self) -> None:
+        self._http.close()
+        self._process.stop()
+
+    def _answers(self) -> bool:
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+        return False
+
+    def _post(self, path: str, **body: Any) -> dict[str, Any]:
+        answer = self._http.post(f"mlflow/{path}", json=body)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
