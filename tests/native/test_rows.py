@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
@@ -18,7 +19,7 @@ from perennial_features.encode import encode_all
 from perennial_features.reference import Reference
 from perennial_features.request import columns_from_rows
 from perennial_features.schema import Feature, FeatureSchema, InputColumn
-from perennial_native._rows import UNSEEN_BITS, Assembler, Bins, id_check, ids, scan
+from perennial_native._rows import UNSEEN_BITS, Assembler, Bins, id_check, ids, objects, scan
 from perennial_serving.bodies import Body, Layout
 from perennial_serving.intake import Intake
 from perennial_serving.scorer import bins_of
@@ -177,6 +178,109 @@ def test_texts_that_were_overwritten_are_let_go() -> None:
     assert sys.getrefcount(value) == before + 4
     assert table.take(split_body([[1.0, 1, True, None, None]] * 4), 0)
     assert sys.getrefcount(value) == before
+
+
+# -- rows as text --
+
+spaces = st.sampled_from(["", " ", "\n ", "\t"])
+
+
+def text_of(rows: list[list[Any]], space: str = "") -> bytes:
+    def value(each: Any) -> str:
+        return json.dumps(each, ensure_ascii=False)
+
+    lists = f",{space}".join("[" + f"{space},{space}".join(map(value, row)) + "]" for row in rows)
+    return f"[{space}{lists}{space}]{space}}}}}".encode(errors="surrogatepass")
+
+
+def take_text(table: Intake, text: bytes, start: int = 0) -> int:
+    return table.split_text(*table.plan(list(KINDS)), b"head" + text, 4, start)
+
+
+@given(st.lists(any_row, min_size=1, max_size=4), spaces)
+def test_text_is_taken_as_the_values_that_it_stands_for(rows: list[list[Any]], space: str) -> None:
+    table = intake()
+    taken = take_text(table, text_of(rows, space))
+    if not taken:
+        return
+    assert taken == len(rows)
+    expected = columns_from_rows({name: [row[i] for row in rows] for i, name in enumerate(KINDS)}, SCHEMA)
+    for name in KINDS:
+        assert same(table.typed(len(rows))[name], expected[name]), name
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**63) + 1, 2**63 - 1))
+def test_numbers_are_read_to_the_last_bit(number: float, whole: int) -> None:
+    for text in (repr(number), f"{number:.17e}", f"{number:.3f}"):
+        table = intake()
+        taken = take_text(table, f'[[{text},{whole},true,"a",null]]}}}}'.encode())
+        if taken:
+            assert table.typed(1)["n"][0] == float(text)
+            assert table.typed(1)["i"][0] == whole
+        else:
+            assert len(text) > 63 or text in {"-0.000", "-0"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "01", "+1", "1.", ".5", "1e", "1e+", "--1", "-0", "NaN", "Infinity", "1e400", "-1e999", "0x1", "1_0", "tru", "[1]", "{}", "1 2", "1,2"],
+)  # fmt: skip
+def test_text_that_is_no_plain_number_is_left_to_the_explaining_code(value: str) -> None:
+    assert take_text(intake(), b'[[1.5,1,true,"a",null]]}}') == 1
+    assert take_text(intake(), f'[[{value},1,true,"a",null]]}}}}'.encode()) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"[", b"[]}}", b"[[]]}}", b"x", b'[[1,1,true,"a",null]]', b'[[1,1,true,"a",null]]}', b'[[1,1,true,"a",null]]}}}',
+     b'[[1,1,true,"a",null]],"index":[0]}}', b'[[1,1,true,"a",null],]}}', b'[[1,1,true,"a",null,]]}}', b'[[1,1,true,"a"]]}}',
+     b'[[1,1,true,"a\\n",null]]}}', b'[[1,1,true,"a\n",null]]}}', b'[[1,1,true,"\xff",null]]}}', b'[[1,1,true,"a,null]]}}',
+     b'[[1,1.0,true,"a",null]]}}', b'[[1,9223372036854775808,true,"a",null]]}}', b'[[1,1,True,"a",null]]}}'],
+)  # fmt: skip
+def test_text_that_is_not_plain_is_left_to_the_explaining_code(text: bytes) -> None:
+    assert take_text(intake(), text) == 0
+
+
+@given(st.binary(max_size=60))
+def test_no_text_can_harm_it(noise: bytes) -> None:
+    table = intake()
+    whole = b'[[1,1,true,"a",null],[2,2,false,"b",null]]}}'
+    for at in range(0, len(whole), 7):
+        take_text(table, whole[:at] + noise + whole[at:])
+        take_text(table, whole[:at] + noise)
+
+
+def test_rows_that_do_not_fit_are_told_from_those_that_are_not_plain() -> None:
+    table = intake()
+    whole = text_of([[1.0, 1, True, "a", None]] * 3)
+    assert take_text(table, whole, CAPACITY - 3) == 3
+    assert take_text(table, whole, CAPACITY - 2) == -1
+    with pytest.raises(ValueError, match="no such row"):
+        take_text(table, whole, CAPACITY + 1)
+
+
+def test_the_journal_has_the_rows_word_for_word_and_their_objects_only_what_may_be_kept() -> None:
+    table = Intake(SCHEMA, "entity", ("n", "t"), CAPACITY)
+    columns = ["t", "secret", "i", "n", "b", "m"]
+    plan, labels = table.plan(columns), table.labels(columns)
+    assert labels == (b'"t":', None, None, b'"n":', None, None)
+    first = b'[["\xc3\xa4, ]", "x" , 1, 1.50, true, null]]}}'
+    second = b'[[null,"y",2,-3e2,false,null], ["b","z",3,null,true,null]]}}'
+    assert table.split_text(*plan, first, 0, 0) == 1
+    assert table.split_text(*plan, b"broken", 0, 1) == 0
+    assert table.split_text(*plan, second, 0, 1) == 2
+    found = objects(labels, *table.journal(3))
+    assert found == ['{"t":"\u00e4, ]","n":1.50}', '{"t":null,"n":-3e2}', '{"t":"b","n":null}']
+    assert objects((None,) * 6, *table.journal(2)) == ["{}", "{}"]
+    with pytest.raises(ValueError, match="no such rows"):
+        table.journal(CAPACITY + 1)
+
+
+def test_objects_of_damaged_rows_are_refused() -> None:
+    ends = np.array([7], dtype=np.int32).tobytes()
+    for labels, text in (((b'"a":',) * 9, b"[1,2,3]"), ((b'"a":',), b"[1")):
+        with pytest.raises(ValueError, match=r"fewer values|not in the text"):
+            objects(labels, text, ends)
 
 
 # -- features to matrix, and the bins --

@@ -51,6 +51,14 @@ async def until(condition: Any, seconds: float = 20.0) -> None:
             await asyncio.sleep(0.02)
 
 
+def margin_of_booster(booster: Any, matrix: Any) -> Any:
+    return booster.inplace_predict(matrix, predict_type="margin")
+
+
+def margin_of(bundle: Bundle, matrix: Any) -> Any:
+    return margin_of_booster(bundle.booster, matrix)
+
+
 async def test_base_and_contributions_add_up_to_the_margin(bundles: Any, row: Any) -> None:
     bundle = Bundle.load(bundles["one"])
     matrix = matrix_of(bundle, row, 50)
@@ -60,7 +68,7 @@ async def test_base_and_contributions_add_up_to_the_margin(bundles: Any, row: An
     assert found.base.shape == (50,)
     assert found.contributions.shape == (50, len(bundle.schema.features))
     margin = found.base + found.contributions.sum(axis=1)
-    assert np.allclose(margin, bundle.booster.inplace_predict(matrix, predict_type="margin"), atol=1e-5)
+    assert np.allclose(margin, margin_of(bundle, matrix), atol=1e-5)
     assert np.allclose(1 / (1 + np.exp(-margin)), bundle.predict_encoded(matrix), atol=1e-6)
     assert np.abs(found.contributions).max() > 0.01
 
@@ -92,7 +100,7 @@ async def test_models_take_turns_in_one_process(bundles: Any, row: Any) -> None:
     for place, answer in enumerate(found):
         booster = (one, two)[place % 2].booster
         margin = answer.base + answer.contributions.sum(axis=1)
-        assert np.allclose(margin, booster.inplace_predict(matrix, predict_type="margin"), atol=1e-5)
+        assert np.allclose(margin, margin_of_booster(booster, matrix), atol=1e-5)
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perennial_serving.ids import prediction_ids
-from perennial_serving.log_entries import Block, PredictionRows, sampled, share_of
+from perennial_serving.log_entries import Block, Noted, PredictionRows, sampled, share_of
 from perennial_serving.log_frames import Ack, Segment, ack_of, frames, prediction_columns, segment_of
 from perennial_serving.rows import Rows
 from perennial_spec import logs
@@ -162,3 +162,25 @@ def _seconds(entry: Block) -> float:
     start = time.perf_counter()
     entry.encoded()
     return time.perf_counter() - start
+
+
+def noted() -> Noted:
+    ends = np.array([7, 14, 23, 30], dtype=np.int32)
+    labels = (b'"x":', None)
+    return Noted([f"id-{n}" for n in range(4)], ["a", None, "c", "d"], "1", np.arange(4.0), False, 1, labels,
+                 b'[1,"s"][2,"s"][3.5,"s"][4,"s"]', ends.tobytes())  # fmt: skip
+
+
+def test_rows_in_the_words_of_the_request_become_objects_of_what_may_be_stored() -> None:
+    found = prediction_columns([noted().encoded()])
+    assert found[logs.INPUTS] == ['{"x":1}', '{"x":2}', '{"x":3.5}', '{"x":4}']
+    assert found[logs.ENTITY] == ["a", None, "c", "d"]
+    assert found[logs.SCORE] == [0, 1, 2, 3]
+
+
+def test_a_sample_of_such_rows_has_what_belongs_together() -> None:
+    half = prediction_columns([noted().kept(np.array([False, True, True, False])).encoded()])
+    assert half[logs.PREDICTION_ID] == ["id-1", "id-2"]
+    assert half[logs.ENTITY] == [None, "c"]
+    assert half[logs.SCORE] == [1, 2]
+    assert half[logs.INPUTS] == ['{"x":2}', '{"x":3.5}']

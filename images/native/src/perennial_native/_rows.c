@@ -117,11 +117,39 @@ typedef struct {
     Py_buffer view;
 } Column;
 
+/* The rows of requests word for word, as JSON lists one after the other: the log keeps them. */
+typedef struct {
+    char *text;
+    Py_ssize_t size, room;
+    int32_t *ends; /* by row */
+} Journal;
+
 typedef struct {
     PyObject_HEAD
     Py_ssize_t count, capacity;
     Column *columns;
+    Journal journal;
 } Intake;
+
+#define MAX_JOURNAL INT32_MAX
+
+/* Room for `more` bytes; 0 when there is none. */
+static int reserve(Journal *journal, Py_ssize_t more) {
+    Py_ssize_t needed = journal->size + more;
+    if (needed <= journal->room) return 1;
+    Py_ssize_t room = needed + needed / 2 + 4096;
+    if (needed > MAX_JOURNAL) return 0;
+    char *text = PyMem_Realloc(journal->text, room);
+    if (text == NULL) return 0;
+    journal->text = text;
+    journal->room = room;
+    return 1;
+}
+
+static inline void note(Journal *journal, const char *text, Py_ssize_t length) {
+    memcpy(journal->text + journal->size, text, length);
+    journal->size += length;
+}
 
 static void intake_dealloc(Intake *self) {
     for (Py_ssize_t i = 0; i < self->count; i++) {
@@ -129,6 +157,8 @@ static void intake_dealloc(Intake *self) {
         PyBuffer_Release(&self->columns[i].view);
     }
     PyMem_Free(self->columns);
+    PyMem_Free(self->journal.text);
+    PyMem_Free(self->journal.ends);
     PyTypeObject *type = Py_TYPE(self);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
@@ -143,7 +173,8 @@ static PyObject *intake_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (self == NULL) return NULL;
     self->capacity = capacity;
     self->columns = PyMem_Calloc(PyTuple_GET_SIZE(columns) ? PyTuple_GET_SIZE(columns) : 1, sizeof(Column));
-    if (self->columns == NULL) {
+    self->journal.ends = PyMem_Calloc(capacity, sizeof(int32_t));
+    if (self->columns == NULL || self->journal.ends == NULL) {
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
@@ -456,15 +487,21 @@ static int put_text(Column *column, Py_ssize_t row, Text *text) {
 }
 
 static int put_text_row(Intake *self, const Plan *plan, Py_ssize_t row, Text *text) {
+    skip_space(text);
+    const char *from = text->at;
     if (!skip_char(text, '[')) return 0;
     for (Py_ssize_t c = 0; c < plan->width; c++) {
         if (c > 0 && !skip_char(text, ',')) return 0;
         if (!put_text(plan->targets[c] < 0 ? NULL : &self->columns[plan->targets[c]], row, text)) return 0;
     }
-    return skip_char(text, ']') && put_absent(self, plan, row);
+    if (!skip_char(text, ']') || !put_absent(self, plan, row)) return 0;
+    if (!reserve(&self->journal, text->at - from)) return 0;
+    note(&self->journal, from, text->at - from);
+    self->journal.ends[row] = (int32_t)self->journal.size;
+    return 1;
 }
 
-/* split_text(targets, absent, data, offset, start): as split, from the text `[[...], ...]}}` at data[offset:]. How many rows; 0: not plain. */
+/* split_text(targets, absent, data, offset, start): as split, from the text `[[...], ...]}}` at data[offset:]. How many rows; 0: not plain; -1: no room. */
 static PyObject *intake_split_text(Intake *self, PyObject *const *args, Py_ssize_t nargs) {
     Plan plan;
     if (nargs != 5 || !read_plan(self, args[0], args[1], &plan) || !PyBytes_CheckExact(args[2]))
@@ -474,9 +511,12 @@ static PyObject *intake_split_text(Intake *self, PyObject *const *args, Py_ssize
     if (offset < 0 || offset > PyBytes_GET_SIZE(args[2])) return PyErr_Format(PyExc_ValueError, "the offset is not in data");
     Text text = {PyBytes_AS_STRING(args[2]) + offset, PyBytes_AS_STRING(args[2]) + PyBytes_GET_SIZE(args[2])};
     Py_ssize_t rows = 0;
+    if (start < 0 || start > self->capacity) return PyErr_Format(PyExc_ValueError, "there is no such row");
+    self->journal.size = start > 0 ? self->journal.ends[start - 1] : 0;
     if (!skip_char(&text, '[')) return PyLong_FromLong(0);
     do {
-        if (!fits(self, start, rows + 1) || !put_text_row(self, &plan, start + rows, &text)) return PyLong_FromLong(0);
+        if (!fits(self, start, rows + 1)) return PyLong_FromLong(-1);
+        if (!put_text_row(self, &plan, start + rows, &text)) return PyLong_FromLong(0);
         rows++;
     } while (skip_char(&text, ','));
     if (!skip_char(&text, ']') || !skip_char(&text, '}') || !skip_char(&text, '}')) return PyLong_FromLong(0);
@@ -528,7 +568,18 @@ static PyObject *intake_columns(Intake *self, PyObject *const *args, Py_ssize_t 
     Py_RETURN_TRUE;
 }
 
+/* journal(rows): what `split_text` noted of the first rows: the text, and int32 ends by row. */
+static PyObject *intake_journal(Intake *self, PyObject *argument) {
+    Py_ssize_t rows = PyLong_AsSsize_t(argument);
+    if (rows == -1 && PyErr_Occurred()) return NULL;
+    if (rows < 1 || rows > self->capacity || self->journal.ends[rows - 1] > self->journal.size)
+        return PyErr_Format(PyExc_ValueError, "there are no such rows");
+    return Py_BuildValue("(y#y#)", self->journal.text, (Py_ssize_t)self->journal.ends[rows - 1],
+                         (const char *)self->journal.ends, rows * (Py_ssize_t)sizeof(int32_t));
+}
+
 static PyMethodDef intake_methods[] = {
+    {"journal", (PyCFunction)intake_journal, METH_O, NULL},
     {"split", (PyCFunction)(void (*)(void))intake_split, METH_FASTCALL, NULL},
     {"split_text", (PyCFunction)(void (*)(void))intake_split_text, METH_FASTCALL, NULL},
     {"records", (PyCFunction)(void (*)(void))intake_records, METH_FASTCALL, NULL},
@@ -980,10 +1031,85 @@ static PyObject *scan(PyObject *module, PyObject *data) {
                          bytes_or_none(head.key, head.key_length));
 }
 
+/* ---- objects: rows word for word, and the names of their columns, to JSON objects ---- */
+
+/* Past one value of a plain row. */
+static void skip_value(Text *text) {
+    if (*text->at == '"') {
+        do text->at++;
+        while (text->at < text->end && *text->at != '"');
+        if (text->at < text->end) text->at++;
+        return;
+    }
+    while (text->at < text->end && *text->at != ',' && *text->at != ']') text->at++;
+}
+
+/* One row, `[1, "a"]`, as an object into the journal; 0 without room for it. */
+static int note_object(Journal *journal, PyObject *labels, Text *text) {
+    if (!reserve(journal, 2)) return 0;
+    note(journal, "{", 1);
+    int first = 1;
+    for (Py_ssize_t c = 0; c < PyTuple_GET_SIZE(labels); c++) {
+        text->at++; /* the bracket or the comma before */
+        skip_space(text);
+        const char *from = text->at;
+        if (text->at >= text->end) return 0;
+        skip_value(text);
+        PyObject *label = PyTuple_GET_ITEM(labels, c);
+        if (label != Py_None) {
+            const char *to = text->at;
+            while (to > from && (to[-1] == ' ' || to[-1] == '\n' || to[-1] == '\r' || to[-1] == '\t')) to--;
+            if (!reserve(journal, PyBytes_GET_SIZE(label) + (to - from) + 2)) return 0;
+            if (!first) note(journal, ",", 1);
+            note(journal, PyBytes_AS_STRING(label), PyBytes_GET_SIZE(label));
+            note(journal, from, to - from);
+            first = 0;
+        }
+        skip_space(text);
+    }
+    if (!reserve(journal, 1)) return 0;
+    note(journal, "}", 1);
+    return 1;
+}
+
+/* objects(labels, text, ends): a JSON object by row, with the values that have a label. */
+static PyObject *objects(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 3 || !PyTuple_CheckExact(args[0]) || !PyBytes_CheckExact(args[1]) || !PyBytes_CheckExact(args[2]))
+        return PyErr_Format(PyExc_TypeError, "expected objects(labels, text, ends)");
+    for (Py_ssize_t c = 0; c < PyTuple_GET_SIZE(args[0]); c++)
+        if (PyTuple_GET_ITEM(args[0], c) != Py_None && !PyBytes_CheckExact(PyTuple_GET_ITEM(args[0], c)))
+            return PyErr_Format(PyExc_TypeError, "expected labels as bytes, or None");
+    const int32_t *ends = (const int32_t *)PyBytes_AS_STRING(args[2]);
+    Py_ssize_t rows = PyBytes_GET_SIZE(args[2]) / (Py_ssize_t)sizeof(int32_t), start = 0;
+    Journal journal = {0};
+    PyObject *found = PyList_New(rows);
+    for (Py_ssize_t r = 0; found != NULL && r < rows; r++) {
+        PyObject *value = NULL;
+        journal.size = 0;
+        if (ends[r] < start || ends[r] > PyBytes_GET_SIZE(args[1]))
+            PyErr_SetString(PyExc_ValueError, "the ends are not in the text");
+        else {
+            Text text = {PyBytes_AS_STRING(args[1]) + start, PyBytes_AS_STRING(args[1]) + ends[r]};
+            if (note_object(&journal, args[0], &text))
+                value = PyUnicode_DecodeUTF8(journal.text, journal.size, NULL);
+            else
+                PyErr_SetString(PyExc_ValueError, "a row has fewer values than there are labels");
+        }
+        if (value == NULL)
+            Py_CLEAR(found);
+        else
+            PyList_SET_ITEM(found, r, value);
+        start = ends[r];
+    }
+    PyMem_Free(journal.text);
+    return found;
+}
+
 /* ---- the module ---- */
 
 static PyMethodDef functions[] = {
     {"scan", scan, METH_O, NULL},
+    {"objects", (PyCFunction)(void (*)(void))objects, METH_FASTCALL, NULL},
     {"ids", (PyCFunction)(void (*)(void))make_ids, METH_FASTCALL, NULL},
     {"id_check", (PyCFunction)(void (*)(void))id_check, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},

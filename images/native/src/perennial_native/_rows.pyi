@@ -30,7 +30,10 @@ class Intake:
         """
 
     def split_text(self, targets: bytes, absent: bytes, data: bytes, offset: int, start: int, /) -> int:
-        """As `split`, from the text `[[...], ...]}}` that ends `data`, from `offset` on: how many rows, or 0 when it is not plain JSON."""
+        """As `split`, from the text `[[...], ...]}}` that ends `data`, from `offset` on: how many rows; 0: not plain; -1: no room."""
+
+    def journal(self, rows: int, /) -> tuple[bytes, bytes]:
+        """The first rows as `split_text` read them, JSON lists one after the other: text, and int32 ends by row."""
 
     def records(self, rows: list[Any], start: int, /) -> bool:
         """Rows that are objects."""
@@ -66,6 +69,13 @@ class Bins:
 
 def scan(data: bytes, /) -> tuple[bytes, int, bytes | None, bytes | None] | None:
     """The head of one whole, plain POST of JSON: path, where the body begins, Authorization and X-API-Key; None for anything else."""
+
+def objects(labels: tuple[bytes | None, ...], text: bytes, ends: bytes, /) -> list[str]:
+    """What `Intake.journal` gave, as JSON objects.
+
+    Args:
+        labels: by column, what stands before its value, such as b'"age":'; None: the value is left out.
+    """
 
 def ids(milliseconds: int, noise: bytes, version: int, /) -> list[str]:
     """One prediction id per 8 bytes of noise; see `perennial_serving.ids`."""

@@ -32,15 +32,15 @@ class Layout:
 
     def __init__(self, columns: list[str]) -> None:
         self.columns = columns
-        self._plans: dict[int, tuple[bytes, bytes]] = {}
+        self._plans: dict[int, tuple[bytes, bytes, tuple[bytes | None, ...]]] = {}
 
-    def plan(self, intake: Intake) -> tuple[bytes, bytes]:
-        """How these columns meet those of `intake`; see `Intake.plan`."""
+    def plan(self, intake: Intake) -> tuple[bytes, bytes, tuple[bytes | None, ...]]:
+        """How these columns meet those of `intake`; see `Intake.plan` and `Intake.labels`."""
         found = self._plans.get(intake.serial)
         if found is None:
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
-            found = self._plans[intake.serial] = intake.plan(self.columns)
+            found = self._plans[intake.serial] = (*intake.plan(self.columns), intake.labels(self.columns))
         return found
 
     def place(self, column: str) -> int:

@@ -27,7 +27,8 @@ from perennial_serving.counting import ServerCounters
 from perennial_serving.entities import entity_keys
 from perennial_serving.fleet import Served
 from perennial_serving.ids import prediction_ids
-from perennial_serving.log_entries import Block, PredictionRows, sampled
+from perennial_serving.intake import Intake
+from perennial_serving.log_entries import Block, Noted, PredictionRows, sampled
 from perennial_serving.model import LoadedModel, stored_key
 from perennial_serving.prediction_log import PredictionLog
 from perennial_serving.refusals import Overloaded
@@ -167,13 +168,22 @@ class Engine:
 
     def log_typed(self, model: LoadedModel, columns: Mapping[str, Array], made: Made, shadow: bool = False) -> None:
         """Log rows whose columns are typed already."""
-        if self._log is None:
+        if self._log is None or not self._log.room(model.pipeline, len(made.ids)):
             return
         kept = {name: columns[name] for name in model.logged if name in columns}
         at, keys = time.time_ns() // 1000, stored_keys(model, made.keys)
         self._keep(model, Block(list(made.ids), list(keys), model.version, made.scores, shadow, at, kept))
 
-    def _keep(self, model: LoadedModel, entry: Block | PredictionRows) -> None:
+    def log_noted(self, model: LoadedModel, intake: Intake, labels: tuple[bytes | None, ...], made: Made) -> None:
+        """Log rows in the words of the requests."""
+        if self._log is None or not self._log.room(model.pipeline, len(made.ids)):
+            return
+        at, keys = time.time_ns() // 1000, stored_keys(model, made.keys)
+        text, ends = intake.journal(len(made.ids))
+        entry = Noted(list(made.ids), list(keys), model.version, made.scores, False, at, labels, text, ends)
+        self._keep(model, entry)
+
+    def _keep(self, model: LoadedModel, entry: Block | Noted | PredictionRows) -> None:
         """Log the share of the rows that the spec asks for."""
         assert self._log is not None
         mask = sampled(entry.ids, model.log_share)

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from perennial_features.code import Array
 from perennial_features.schema import FeatureSchema
@@ -33,23 +34,24 @@ class Intake:
     Args:
         schema: what the model takes in.
         entity: the column that predictions are joined by.
-        extras: further columns that are logged when they are sent.
+        logged: columns that the log may hold.
         capacity: rows at a time.
     """
 
-    def __init__(self, schema: FeatureSchema, entity: str, extras: Sequence[str], capacity: int) -> None:
+    def __init__(self, schema: FeatureSchema, entity: str, logged: Sequence[str], capacity: int) -> None:
         self.capacity = capacity
+        self._logged = frozenset(logged)
         self.entity = entity
         self._arrays: dict[str, Array] = {c.name: np.zeros(capacity, dtype=c.dtype) for c in schema.inputs}
         self._inputs = tuple(self._arrays)
         plan = [(c.name, _KINDS[c.kind], c.nullable, _buffer(self._arrays[c.name])) for c in schema.inputs]
-        for name in dict.fromkeys((entity, *extras)):
+        for name in dict.fromkeys((entity, *logged)):
             if name not in self._arrays:
                 self._arrays[name] = np.full(capacity, None, dtype=object)
                 plan.append((name, _KEY, True, self._arrays[name]))
         self.names = tuple(name for name, *_ in plan)
         table = Table(tuple(plan), capacity)
-        self.split, self.split_text = table.split, table.split_text
+        self.split, self.split_text, self.journal = table.split, table.split_text, table.journal
         self.records, self.columns = table.records, table.columns
         self.serial = next(_SERIALS)
         self._views: dict[int, tuple[Mapping[str, Array], dict[str, Array]]] = {}
@@ -58,7 +60,8 @@ class Intake:
         """Write the rows of `body` from `start` on; False when they do not fit, or are not plain."""
         if body.form == "split":
             assert body.layout is not None
-            return self.split(*body.layout.plan(self), body.rows, start)
+            targets, absent, _ = body.layout.plan(self)
+            return self.split(targets, absent, body.rows, start)
         if body.form == "records":
             return self.records(body.rows, start)
         return self.columns(body.rows, body.count, start)
@@ -69,12 +72,16 @@ class Intake:
         targets = [places.pop(name, -1) for name in columns]
         return np.array(targets, dtype=np.int32).tobytes(), np.array([*places.values()], dtype=np.int32).tobytes()
 
+    def labels(self, columns: Sequence[str]) -> tuple[bytes | None, ...]:
+        """What the log notes before each value of a request with these columns; None for those that it may not hold."""
+        return tuple(orjson.dumps(name) + b":" if name in self._logged else None for name in columns)
+
     def typed(self, rows: int) -> Mapping[str, Array]:
         """The model's inputs in the first `rows` rows, read-only; valid until the next rows come in."""
         return self._first(rows)[0]
 
     def kept(self, rows: int) -> dict[str, Array]:
-        """As `typed`, with the entity and the extras."""
+        """As `typed`, with the entity and what else is logged."""
         return self._first(rows)[1]
 
     def keys(self, rows: int) -> list[Any]:

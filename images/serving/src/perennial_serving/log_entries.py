@@ -93,6 +93,48 @@ class Block:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What one version answered in one turn of the event loop, with the inputs as the requests wrote them."""
+
+    ids: list[str]
+    entities: list[str | None]
+    """As they may be stored."""
+    version: str
+    scores: Scores
+    shadow: bool
+    at: int
+    """Microseconds since 1970, UTC."""
+    labels: tuple[bytes | None, ...]
+    """By column of the requests, what stands before its value in an object; None for those that may not be stored."""
+    inputs: bytes
+    """The rows, JSON lists one after the other."""
+    ends: bytes
+    """int32[n]: where each of them ends."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def encoded(self) -> bytes:
+        return marshal.dumps((*_head(self), None, (self.labels, self.inputs, self.ends)))
+
+    def kept(self, mask: Mask | None) -> Noted:
+        """The rows where `mask` is true; all for None."""
+        if mask is None:
+            return self
+        places = np.flatnonzero(mask).tolist()
+        bounds = [0, *np.frombuffer(self.ends, dtype=np.int32).tolist()]
+        texts = [self.inputs[bounds[place] : bounds[place + 1]] for place in places]
+        return replace(
+            self,
+            ids=[self.ids[place] for place in places],
+            entities=[self.entities[place] for place in places],
+            scores=self.scores[mask],
+            inputs=b"".join(texts),
+            ends=np.cumsum([len(text) for text in texts], dtype=np.int32).tobytes(),
+        )
+
+
 @dataclass(frozen=True)
 class Label:
     entity: str
@@ -132,23 +174,19 @@ def _encoded(entry: PredictionRows | Block, columns: dict[str, np.ndarray[Any, A
     values: list[Any] = [column.tobytes() for column in columns.values()]
     for place, name in objects:
         values[place] = columns[name].tolist()
-    scores = entry.scores
-    if scores.dtype != _FLOAT:
-        scores = scores.astype(_FLOAT)
-    head = [
-        entry.ids,
-        entry.entities,
-        entry.version,
-        scores.tobytes(),
-        1 if scores.ndim == 1 else scores.size // len(scores),
-        entry.shadow,
-        entry.at,
-        layout,
-    ]
+    head = (*_head(entry), layout)
     try:
         return marshal.dumps([*head, values])
     except ValueError:  # something that is no plain value, which a column of objects may hold
         return marshal.dumps([*map(_plain, head), [_plain(data) for data in values]])
+
+
+def _head(entry: PredictionRows | Block | Noted) -> tuple[Any, ...]:
+    scores = entry.scores
+    if scores.dtype != _FLOAT:
+        scores = scores.astype(_FLOAT)
+    width = 1 if scores.ndim == 1 else scores.size // len(scores)
+    return entry.ids, entry.entities, entry.version, scores.tobytes(), width, entry.shadow, entry.at
 
 
 @lru_cache(256)

@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from perennial_native._rows import objects
 from perennial_spec import logs
 
 Columns = dict[str, list[Any]]
@@ -154,7 +155,9 @@ def _several(outputs: list[float], width: int) -> list[str]:
     return [orjson.dumps(outputs[at : at + width]).decode() for at in range(0, len(outputs), width)]
 
 
-def _inputs(count: int, layout: bytes, values: list[Any]) -> list[str]:
+def _inputs(count: int, layout: bytes | None, values: Any) -> list[str]:
+    if layout is None:  # in the words of the requests
+        return objects(*values)
     names, tags = marshal.loads(layout)  # noqa: S302 (see above)
     if not names:
         return ["{}"] * count

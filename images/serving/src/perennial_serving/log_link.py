@@ -39,7 +39,9 @@ class Link:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     env={**_FRUGAL, **os.environ},
-                    start_new_session=True,  # Ctrl-C is for the server
+                    # Ctrl-C is for the server: a group of its own. Not a session: Linux gives each session an equal share of the
+                    # processor (autogroups), whatever its processes say of their priority.
+                    process_group=0,
                 )
         except OSError:
             ours.close()

@@ -29,7 +29,7 @@ __all__ = ["Block", "Label", "PredictionLog", "PredictionRows", "sampled", "shar
 log = logging.getLogger(__name__)
 _SEGMENT_BYTES = 2**16
 """A segment is closed and sent when it is this large, or at the next tick."""
-_MAX_BYTES = 32 * 2**20
+_MAX_BYTES = 16 * 2**20
 """Encoded rows that may wait, whatever their number."""
 _TICK, _SLOW_TICK = 0.02, 0.1
 """Seconds until what was taken is sent, and until acknowledgements are looked for."""
@@ -116,8 +116,7 @@ class PredictionLog:
     def predictions(self, pipeline: str, entry: Entry) -> None:
         """Take the entry, or drop it when there is no room."""
         rows = len(entry)
-        if not self._room(rows):
-            self.dropped[pipeline] += rows
+        if not self.room(pipeline, rows):
             return
         try:
             data = entry.encoded()
@@ -127,6 +126,13 @@ class PredictionLog:
             self.dropped[pipeline] += rows
             return
         self._take(pipeline, logs.PREDICTIONS, rows, data)
+
+    def room(self, pipeline: str, rows: int) -> bool:
+        """Whether there is room for so many predictions now; if not, they count as dropped: ask once, before the entry is made."""
+        room = self._room(rows)
+        if not room:
+            self.dropped[pipeline] += rows
+        return room
 
     def labels(self, pipeline: str, labels: Sequence[object]) -> bool:
         """Take the labels; False when there is no room for all of them.

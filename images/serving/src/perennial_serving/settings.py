@@ -111,7 +111,7 @@ class Settings:
 
     log_flush_seconds: float = 1.0
     """Predictions and labels are appended to their Delta tables at most this often."""
-    log_flush_rows: int = 20_000
+    log_flush_rows: int = 10_000
     """Or as soon as this many rows wait."""
     log_queue_rows: int = 100_000
     """Rows that may wait; more are dropped and counted, never waited for."""

@@ -61,13 +61,16 @@ class Job(NamedTuple):
 class Batch:
     """The rows for one version in this turn."""
 
-    __slots__ = ("intake", "jobs", "model", "rows", "served")
+    __slots__ = ("intake", "jobs", "labels", "model", "noted", "rows", "served")
 
     def __init__(self, model: LoadedModel, intake: Intake) -> None:
         self.model, self.intake = model, intake
         self.served: Served | None = None
         self.jobs: list[Job] = []
         self.rows = 0
+        self.noted = 0
+        """Rows whose own text is in the intake's journal, from the first on, all with the columns of `labels`."""
+        self.labels: tuple[bytes | None, ...] | None = None
 
 
 class Turns:
@@ -106,11 +109,16 @@ class Turns:
         if batch is None:
             return False
         first = batch.rows
-        targets, absent = layout.plan(batch.intake)
+        targets, absent, labels = layout.plan(batch.intake)
         count = batch.intake.split_text(targets, absent, asked.data, at, first)
+        if count < 0 and first:
+            self._run(batch)
+            first, count = 0, batch.intake.split_text(targets, absent, asked.data, at, 0)
         if not 0 < count <= self._settings.inline_rows:
             return False
         batch.rows = end = first + count
+        if batch.labels is labels or not first:
+            batch.labels, batch.noted = labels, end
         batch.jobs.append(Job(asked.connection, asked.data, asked.began, False, None, first, end, None))
         return True
 
@@ -121,7 +129,11 @@ class Turns:
         if model is None or body.count > self._settings.inline_rows:
             return False
         batch = self._open.get(model) or self._batch(served, model)
-        if batch is None or not batch.intake.take(body, batch.rows):
+        if batch is None:
+            return False
+        if batch.rows + body.count > batch.intake.capacity:
+            self._run(batch)
+        if not batch.intake.take(body, batch.rows):
             return False
         first, batch.rows = batch.rows, batch.rows + body.count
         kept = body if served.shadows else None
@@ -166,17 +178,29 @@ class Turns:
     def _turn(self) -> None:
         batches, self._open = self._open, {}
         for batch in batches.values():
-            if not batch.jobs:
-                continue
-            try:
-                answers = self._answers(batch)
-            except Exception:  # of a row, or of the version: each request finds out for itself, and is told
-                for job in batch.jobs:
-                    job.connection.general(job.data)
-            else:
-                for job, answer in zip(batch.jobs, answers, strict=True):
-                    job.connection.answer(answer)
-                self._finish(batch)
+            self._run(batch)
+
+    def _run(self, batch: Batch) -> None:
+        """Answer what is in the batch, and empty it."""
+        jobs = batch.jobs
+        if not jobs:
+            return
+        try:
+            answers = self._answers(batch)
+        except Exception:  # of a row, or of the version: each request finds out for itself, and is told
+            answers = []
+        batch.jobs, batch.rows, batch.noted = (
+            [],
+            0,
+            0,
+        )  # before anything is written: an answered connection may have its next request here already
+        if not answers:
+            for job in jobs:
+                job.connection.general(job.data)
+            return
+        for job, answer in zip(jobs, answers, strict=True):
+            job.connection.answer(answer)
+        _count(batch.model, jobs)
 
     def _answers(self, batch: Batch) -> list[bytes]:
         model, rows, intake = batch.model, batch.rows, batch.intake
@@ -188,21 +212,26 @@ class Turns:
         answers = _answers(model, batch.jobs, scores, ids)
         scorer.count(matrix, scores, model.counters.bins)
         model.counters.predicted(rows)
-        self._engine.log_typed(model, intake.kept(rows), Made(ids, keys, scores))
+        made = Made(ids, keys, scores)
+        if batch.noted == rows and batch.labels is not None:
+            self._engine.log_noted(model, intake, batch.labels, made)
+        else:
+            self._engine.log_typed(model, intake.kept(rows), made)
         assert batch.served is not None
         if batch.served.shadows:
             bodies = [job.body for job in batch.jobs if job.body is not None]
             self._engine.shadows.cast(batch.served.shadows, bodies, ids, keys)
         return answers
 
-    def _finish(self, batch: Batch) -> None:
-        end = perf_counter()
-        counters, jobs = batch.model.counters, batch.jobs
-        oip = [end - job.began for job in jobs if job.oip]
-        if oip:
-            counters.requests("oip", 200, oip)
-        if len(oip) < len(jobs):
-            counters.requests("mlflow", 200, [end - job.began for job in jobs if not job.oip])
+
+def _count(model: LoadedModel, jobs: Sequence[Job]) -> None:
+    """Count the requests that `model` has answered."""
+    end = perf_counter()
+    oip = [end - job.began for job in jobs if job.oip]
+    if oip:
+        model.counters.requests("oip", 200, oip)
+    if len(oip) < len(jobs):
+        model.counters.requests("mlflow", 200, [end - job.began for job in jobs if not job.oip])
 
 
 def _keys_of(values: list[object]) -> list[str | None]:
