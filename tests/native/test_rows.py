@@ -223,7 +223,8 @@ def test_numbers_are_read_to_the_last_bit(number: float, whole: int) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "01", "+1", "1.", ".5", "1e", "1e+", "--1", "-0", "NaN", "Infinity", "1e400", "-1e999", "0x1", "1_0", "tru", "[1]", "{}", "1 2", "1,2"],
+    ["", "01", "+1", "1.", ".5", "1e", "1e+", "--1", "-0", "NaN", "Infinity", "1e400", "-1e999", "0x1", "1_0", "tru", "[1]", "{}",
+     "1 2", "1,2"],
 )  # fmt: skip
 def test_text_that_is_no_plain_number_is_left_to_the_explaining_code(value: str) -> None:
     assert take_text(intake(), b'[[1.5,1,true,"a",null]]}}') == 1

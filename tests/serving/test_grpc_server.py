@@ -79,7 +79,7 @@ def test_a_version_that_fails_is_blamed_without_a_word_of_the_request(
     said = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert len(said) == 1
     assert "secret" not in said[0]
-    assert server.counters(pipeline.name, "1").requests["grpc", 500] == 3
+    assert server.counters(pipeline.name, "1").counted.requests["grpc", 500] == 3
 
 
 def test_a_pipeline_without_traffic_is_not_ready_and_says_when_to_come_back(
@@ -192,4 +192,5 @@ def test_the_end_waits_for_calls_that_are_under_way(pipeline: Any, bundles: Any,
         thread.join(30)
     assert set(answers[:-1]) == {(1,)}
     assert answers[-1] == "StatusCode.UNAVAILABLE"
-    assert server.parts.prediction_log.written[pipeline.name] == len(answers) - 1
+    log = server.parts.prediction_log
+    assert (log.written[pipeline.name], log.dropped[pipeline.name], log.waiting) == (len(answers) - 1, 0, 0)
