@@ -2,12 +2,12 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 UV_VERSION := 0.13.9
-PATH := $(CURDIR)/.uv/bin:$(CURDIR)/.venv/bin:$(PATH)
+PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
 export PATH
 
 .PHONY: help
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: ## Install what is missing: uv, the locked environment, Prometheus and Alertmanager
@@ -50,6 +50,11 @@ status: ## What runs, where, since when
 .PHONY: bench
 bench: install ## Run the benchmarks; results in bench/results.md
 	python bench/loop.py
+	python -m bench.serving
+
+.PHONY: bench-serving
+bench-serving: install ## Measure the model server beside its peers (needs wrk and gcc)
+	python -m bench.serving
 
 .PHONY: screenshots
 screenshots: install ## Make the README's pictures from a running demo (needs Chromium)

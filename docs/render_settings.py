@@ -21,9 +21,6 @@ The model server is configured by its environment alone. Unset or empty variable
 by name before anything starts. Where the registry, the store and the other parts are is said by the platform's variables
 ([the platform on one machine](embedded.md)); what belongs to one pipeline is in [its file](pipeline.md).
 
-With `PERENNIAL_SERVING_WORKERS` above 1, a supervisor starts that many processes on one port. SIGHUP to it replaces them one by one
-without failing a request, which is how new TLS files are taken up; SIGTERM ends them in order.
-
 This page is written by `make render`.
 
 | variable | default | values | meaning |

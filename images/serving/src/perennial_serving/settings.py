@@ -15,7 +15,6 @@ _MOST = 2**53
 _BOUNDS: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "grpc_port": (0, 65_535),
-    "workers": (1, 64),
     "poll_seconds": (0.01, 3600),
     "poll_jitter": (0, 10),
     "registry_timeout": (0.1, 600),
@@ -47,8 +46,6 @@ class Settings:
     """0 takes a free port; the log line `listening` names it."""
     grpc_port: int = 0
     """Port for the Open Inference Protocol over gRPC; 0: it is not spoken."""
-    workers: int = 1
-    """Processes that answer on the one port. Each loads every model; `/metrics` of any of them speaks for all."""
     cache_dir: str = ".perennial/serving"
     """Folder that keeps bundles and the last good routes, so that a restart needs no registry."""
     pipelines: tuple[str, ...] = ()
@@ -80,11 +77,11 @@ class Settings:
     request_timeout_seconds: float = 15.0
     """Time for a request to arrive whole, after which it is answered with 408."""
     max_connections: int = 1024
-    """Connections at once, per worker; more are answered with 503."""
+    """Connections at once; more are answered with 503."""
     max_inflight_rows: int = 200_000
-    """Rows that may be in progress at once, per worker; more are answered with 503 and Retry-After."""
+    """Rows that may be in progress at once; more are answered with 503 and Retry-After."""
     max_inflight_bytes: int = 64 * 2**20
-    """Bodies that may be received at once, all together, per worker; more are answered with 503 and Retry-After."""
+    """Bodies that may be received at once, all together; more are answered with 503 and Retry-After."""
     inline_rows: int = 128
     """Requests up to this many rows are predicted on the event loop; larger ones in a thread, so that they hold up nobody."""
     predict_threads: int = 2
