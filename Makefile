@@ -64,6 +64,7 @@ screenshots: install ## Make the README's pictures from a running demo (needs Ch
 .PHONY: render
 render: install ## Write what is made from code: pages, and the messages of gRPC
 	python docs/render.py
+	python docs/render_settings.py
 	python docs/render_wire.py
 
 .PHONY: clean
