@@ -13,7 +13,7 @@ import pytest
 
 from perennial_features.bundle import Bundle
 from perennial_spec import names
-from perennial_spec.route import Route
+from perennial_spec.route import RateArm, Route
 
 
 class Load:
@@ -352,3 +352,15 @@ def test_a_pipeline_that_cannot_serve_leaves_the_others_ready(
 
     wait(answers, 30)
     assert set(ready) == {200}
+
+
+def test_a_bandit_sends_most_rows_to_the_version_that_is_likely_the_best(
+    pipeline: Any, bundles: Any, serve: Any, row: Any
+) -> None:
+    old, new = pipeline.register(bundles["one"]), pipeline.register(bundles["two"])
+    arms = {old: RateArm(successes=100, failures=900), new: RateArm(successes=300, failures=700)}
+    pipeline.mlflow.route(pipeline.name, Route(revision=1, weights={old: 0.9, new: 0.1}).with_arms(arms, "x"))
+    server = serve(pipeline)
+    versions = Counter(server.invoke([row] * 100, pipeline.name).json()["version"])
+    versions.update(server.invoke([row], pipeline.name).headers["x-perennial-version"] for _ in range(20))
+    assert versions == {new: 120}

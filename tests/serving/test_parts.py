@@ -8,26 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from perennial_serving.cache import Cache, SavedRoute
 from perennial_serving.entities import entity_key
-from perennial_serving.fleet import Served
-from perennial_serving.ids import prediction_ids
+from perennial_serving.ids import prediction_ids, version_of
+from perennial_serving.model import version_mark
 from perennial_serving.registry import Registry
 from perennial_spec.errors import ModelError, RegistryError, RequestError
-from perennial_spec.route import Route, point_of
-
-
-@given(
-    weights=st.lists(st.integers(0, 5), min_size=1, max_size=4).filter(any),
-    keys=st.lists(st.text(max_size=8), min_size=1, max_size=20),
-)
-def test_assignment_is_the_routes_own(weights: list[int], keys: list[str]) -> None:
-    shares = {str(place): weight / sum(weights) for place, weight in enumerate(weights)}
-    served = Served("p", Route(weights=shares), {})
-    assert served.assign(keys) == [served.route.version_at(point_of(key)) for key in keys]
+from perennial_spec.route import Route
 
 
 @pytest.mark.parametrize(
@@ -116,3 +104,12 @@ def test_a_bundle_cannot_write_outside_its_folder(tmp_path: Path, name: str) -> 
 def test_a_registry_that_is_away_says_what_to_do() -> None:
     with pytest.raises(RegistryError, match="perennial status"):
         Registry("http://127.0.0.1:1", 0.5).routed()
+
+
+def test_a_prediction_id_tells_which_version_made_it() -> None:
+    marks = {version: version_mark(version) for version in ("1", "2", "10")}
+    for version, mark in marks.items():
+        assert {version_of(id_, marks) for id_ in prediction_ids(200, mark)} == {version}
+    assert version_of(str(uuid.uuid4()), marks) is None
+    assert version_of(prediction_ids(1, version_mark("3"))[0], marks) is None
+    assert version_of("no id", marks) is None

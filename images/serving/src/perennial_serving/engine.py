@@ -230,8 +230,9 @@ def _parts(served: Served, rows: Rows, version: str | None) -> list[Part]:
     assert served.first is not None
     keys = entity_keys(rows, served.first.entity)
     assigned = served.assign(keys)
-    if assigned.count(assigned[0]) == rows.count:
-        return [Part(served.models[assigned[0]], None, rows, keys)]
+    if isinstance(assigned, str) or assigned.count(assigned[0]) == rows.count:
+        owner = assigned if isinstance(assigned, str) else assigned[0]
+        return [Part(served.models[owner], None, rows, keys)]
     places: dict[str, list[int]] = {}
     for place, owner in enumerate(assigned):
         places.setdefault(owner, []).append(place)

@@ -43,4 +43,12 @@ def entity_keys(rows: Rows, column: str) -> Sequence[str | None]:
     values = rows.column(column)
     if values is None:
         return [None] * rows.count
-    return [entity_key(value, f"column {show(column)}, row {row}") for row, value in enumerate(values)]
+    plain = values.tolist() if hasattr(values, "tolist") else values
+    return [
+        value if type(value) is str and 0 < len(value) <= MAX_LENGTH else _key_of_row(value, column, row)
+        for row, value in enumerate(plain)
+    ]
+
+
+def _key_of_row(value: Any, column: str, row: int) -> str | None:
+    return entity_key(value, f"column {show(column)}, row {row}")

@@ -11,10 +11,11 @@ from starlette.responses import Response
 
 from perennial_features.request import columns_from_rows
 from perennial_serving import scoring
+from perennial_serving.assignment import OVERRIDE_HEADER, overridden
 from perennial_serving.counting import ServerCounters
 from perennial_serving.edge import Budget, content_type, json_response, read_body
 from perennial_serving.explain import Explainer
-from perennial_serving.fleet import Fleet, overridden
+from perennial_serving.fleet import Fleet
 from perennial_serving.model import VERSION_HEADER, LoadedModel
 from perennial_serving.refusals import status_of
 from perennial_serving.scorer import read_only
@@ -39,7 +40,7 @@ class Explanations:
         try:
             served = self.fleet.need(name)
             pipeline = served.name
-            version = overridden(request.headers.get(VERSION_HEADER), served)
+            version = overridden(request.headers.get(OVERRIDE_HEADER), served)
             model = served.model(version) if version else served.first
             assert model is not None
             body = await read_body(request, self.settings.max_body_bytes, self.budget)

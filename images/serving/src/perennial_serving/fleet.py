@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import random
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from perennial_serving.assignment import Assigner
 from perennial_serving.model import LoadedModel
 from perennial_serving.refusals import NotReady, UnknownModel, UnknownVersion
-from perennial_spec.route import Route, point_of
-
-_RANDOM = random.Random()  # noqa: S311 (no secret)
+from perennial_spec.route import Route
 
 
 @dataclass(frozen=True)
@@ -26,9 +23,8 @@ class Served:
     champion: str | None = None
 
     @cached_property
-    def _bounds(self) -> tuple[tuple[str, ...], tuple[float, ...]]:
-        intervals = self.route.intervals()
-        return tuple(version for version, _ in intervals), tuple(bound for _, bound in intervals)
+    def _assigner(self) -> Assigner:
+        return Assigner(self.route)
 
     @cached_property
     def first(self) -> LoadedModel | None:
@@ -64,13 +60,9 @@ class Served:
             )
         return self.models[version]
 
-    def assign(self, keys: Sequence[str | None]) -> list[str]:
-        """The version of each row: by its entity, the same on every replica; by chance where there is none."""
-        versions, bounds = self._bounds
-        if len(versions) == 1:
-            return [versions[0]] * len(keys)
-        points = (_RANDOM.random() if key is None else point_of(key) for key in keys)
-        return [versions[bisect_right(bounds, point)] for point in points]
+    def assign(self, keys: Sequence[str | None]) -> list[str] | str:
+        """The version of each row, as the route assigns them; see `Assigner.assign`. On the event loop only."""
+        return self._assigner.assign(keys)
 
 
 @dataclass
@@ -140,12 +132,3 @@ class Ambiguous(UnknownModel):
     """The request does not say which pipeline."""
 
     status = 400
-
-
-def overridden(header: str | None, served: Served) -> str | None:
-    """The version that a tester asks for by header instead of the route's; None when nobody does.
-
-    Raises:
-        UnknownVersion: it is not loaded.
-    """
-    return served.model(header.strip()).version if header else None

@@ -13,10 +13,11 @@ from starlette.responses import Response
 
 from perennial_serving import oip, scoring
 from perennial_serving.answers import Answer
+from perennial_serving.assignment import OVERRIDE_HEADER, overridden
 from perennial_serving.counting import ServerCounters
 from perennial_serving.edge import Budget, content_type, error_response, need_json, read_body, refusal
 from perennial_serving.engine import Blamed, Engine, describe_failure
-from perennial_serving.fleet import Fleet, Served, overridden
+from perennial_serving.fleet import Fleet, Served
 from perennial_serving.model import ID_HEADER, VERSION_HEADER
 from perennial_serving.refusals import status_of
 from perennial_serving.rows import Rows
@@ -69,7 +70,7 @@ class Predictions:
         try:
             served = self.fleet.need(name)
             pipeline = served.name
-            version = version or overridden(request.headers.get(VERSION_HEADER), served)
+            version = version or overridden(request.headers.get(OVERRIDE_HEADER), served)
             body = await read_body(request, self.settings.max_body_bytes, self.budget)
             if len(body) < _LARGE_BODY:
                 rows, respond = parse(body, served)

@@ -257,7 +257,8 @@ def _version_of(body: Body, served: Served) -> LoadedModel | None:
             values = [row.get(entity) for row in body.rows]
         else:
             values = body.rows.get(entity) or [None] * body.count
-        versions = set(served.assign(_keys_of(list(values))))
+        assigned = served.assign(_keys_of(list(values)))
+        versions = {assigned} if isinstance(assigned, str) else set(assigned)
     except (RequestError, AttributeError, IndexError, TypeError):
         return None
     return served.models[versions.pop()] if len(versions) == 1 else None
