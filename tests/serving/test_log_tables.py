@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from perennial_serving.log_entries import Block, Label, encode_labels
+from perennial_serving.log_entries import Block, Label, encode_rows
 from perennial_serving.log_frames import SCORES, Segment
 from perennial_serving.tables import Tables
 from perennial_spec import logs
@@ -21,7 +21,7 @@ from perennial_spec.platform import Platform
 
 def segment(sequence: int, *entries: Any, table: str = logs.PREDICTIONS) -> Segment:
     rows = sum(map(len, entries))
-    data = [encode_labels(each) if table == logs.LABELS else each.encoded() for each in entries]
+    data = [encode_rows(table, each) if table == logs.LABELS else each.encoded() for each in entries]
     return Segment(sequence, "p", table, rows, data)
 
 

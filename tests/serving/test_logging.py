@@ -148,3 +148,57 @@ def test_without_a_store_predictions_are_answered_and_labels_refused(
 
     parts = assemble(Platform(mlflow_url=mlflow.url), Settings(cache_dir=str(tmp_path)))
     assert parts.prediction_log is None
+
+
+def test_a_reward_is_given_to_the_version_that_made_the_prediction(
+    pipeline: Any, bundles: Any, serve: Any, row: Any
+) -> None:
+    versions = [pipeline.register(bundles[name]) for name in ("one", "two")]
+    pipeline.route(dict.fromkeys(versions, 0.5))
+    server = serve(pipeline)
+    answer = server.invoke([{**row, "flight_id": f"F{n}"} for n in range(40)], pipeline.name).json()
+    rewards = [
+        {"prediction_id": id_, "reward": 1.5 if version == versions[0] else -1, "at": "2013-06-01T00:00:00Z"}
+        for id_, version in zip(answer["prediction_id"], answer["version"], strict=True)
+    ]
+    stranger = {"prediction_id": "01a21411-81fb-7cba-843f-67277cb3cdd8", "reward": 9}
+    sent = server.http.post(
+        "/feedback", json={"rewards": [*rewards, stranger], "labels": [{"entity": "F1", "label": 1}]}
+    )
+    assert (sent.status_code, sent.json()) == (200, {"accepted": 42})
+    first = answer["version"].count(versions[0])
+    server.flushed()
+    found = {each[logs.PREDICTION_ID]: each for each in table(server, pipeline.name, logs.REWARDS)}
+    assert {id_: each[logs.VERSION] for id_, each in found.items()} == {
+        **dict(zip(answer["prediction_id"], answer["version"], strict=True)),
+        stranger["prediction_id"]: None,
+    }
+    assert len(table(server, pipeline.name, logs.LABELS)) == 1
+    text = server.http.get("/metrics").text
+    of = f'pipeline="{pipeline.name}",version="{versions[0]}"'
+    assert f"perennial_rewards_total{{{of}}} {float(first)}" in text
+    assert f"perennial_reward_sum{{{of}}} {1.5 * first}" in text
+
+
+@pytest.mark.parametrize(
+    ("reward", "words"),
+    [
+        ({}, "rewards[0].prediction_id: got null"),
+        ({"prediction_id": "x", "reward": 1}, "rewards[0].prediction_id: got text"),
+        ({"prediction_id": "01a21411-81fb-7cba-843f-67277cb3cdd7"}, "rewards[0].reward: got null"),
+        (
+            {"prediction_id": "01a21411-81fb-7cba-843f-67277cb3cdd7", "reward": True},
+            "rewards[0].reward: got true or false",
+        ),
+        ({"entity": "x", "reward": 1}, "rewards[0]: got an unknown field"),
+        (
+            {"prediction_id": "01a21411-81fb-7cba-843f-67277cb3cdd7", "reward": 1, "at": "soon"},
+            "rewards[0].at: is no timestamp",
+        ),
+    ],
+)
+def test_a_wrong_reward_is_refused_with_its_field(one: Any, reward: Any, words: str) -> None:
+    answer = one.http.post("/feedback", json={"rewards": [reward]})
+    assert answer.status_code == 400
+    assert words in answer.json()["message"]
+    assert one.http.post("/feedback", json={"rewards": []}).json()["message"].startswith("rewards: is empty")

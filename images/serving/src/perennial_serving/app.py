@@ -25,6 +25,7 @@ from perennial_serving.openapi import POLICY, document, page
 from perennial_serving.prediction_log import PredictionLog
 from perennial_serving.predictions import Predictions
 from perennial_serving.refusals import NotReady, Overloaded, Unauthorized, status_of
+from perennial_spec import logs
 from perennial_spec.errors import PerennialError
 
 PIPELINE_HEADER = "X-Perennial-Pipeline"
@@ -73,10 +74,13 @@ class App:
             need_json(request)
             settings = self.predictions.settings
             body = await read_body(request, settings.max_body_bytes, self.predictions.budget)
-            labels = feedback.parse(body, settings.max_rows)
+            marks = {version: model.mark for version, model in served.models.items()}
+            found = feedback.parse(body, settings.max_rows, marks)
+            labels = found.labels
             if served.redacts_entity:
                 labels = [replace(label, entity=stored_key(served.name, label.entity)) for label in labels]
-            if not self.prediction_log.labels(served.name, labels):
+            kept = self.prediction_log.labels(served.name, labels)
+            if not (kept and self.prediction_log.rows(served.name, logs.REWARDS, found.rewards)):
                 raise Overloaded("the label log has no room", next="send the same labels again in a moment")
         except PerennialError as error:
             code = status_of(error)
@@ -84,7 +88,11 @@ class App:
         finally:
             self.counters.refused[served.name, "feedback", code] += 1
         self.counters.labels[served.name] += len(labels)
-        return json_response({"accepted": len(labels)}, code)
+        for reward in found.rewards:
+            if reward.version is not None:
+                self.counters.rewards[served.name, reward.version] += 1
+                self.counters.reward_sums[served.name, reward.version] += reward.reward
+        return json_response({"accepted": len(found)}, code)
 
     # -- health and metadata --
 

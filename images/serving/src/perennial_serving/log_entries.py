@@ -143,6 +143,16 @@ class Label:
     """Microseconds since 1970, UTC."""
 
 
+@dataclass(frozen=True)
+class Reward:
+    prediction_id: str
+    version: str | None
+    """The version that made the prediction, if it is loaded here."""
+    reward: float
+    at: int
+    """Microseconds since 1970, UTC."""
+
+
 def share_of(spec: Mapping[str, Any]) -> float:
     """The share of predictions to log, by a bundle's spec; all for one from before there was such a word."""
     log = (spec.get("monitoring") or {}).get("log") or {}
@@ -159,10 +169,10 @@ def sampled(ids: Sequence[str], share: float) -> Mask | None:
     return np.array([int(id_[24:30], 16) for id_ in ids]) < share * 2**24
 
 
-def encode_labels(labels: Iterable[object]) -> bytes:
-    """One entry of rows that have the columns of the labels table as attributes; what one lacks is null."""
-    rows = list(labels)
-    return marshal.dumps({name: [getattr(row, name, None) for row in rows] for name in logs.LABEL_COLUMNS})
+def encode_rows(table: str, rows: Iterable[object]) -> bytes:
+    """One entry of rows that have the columns of `table` as attributes; what one lacks is null."""
+    found = list(rows)
+    return marshal.dumps({name: [getattr(row, name, None) for row in found] for name in logs.ROW_COLUMNS[table]})
 
 
 def _encoded(entry: PredictionRows | Block, columns: dict[str, np.ndarray[Any, Any]]) -> bytes:

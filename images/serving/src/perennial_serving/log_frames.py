@@ -73,7 +73,11 @@ class Segment:
 
     def columns(self) -> Columns:
         """The rows, as the table has them."""
-        return prediction_columns(self.entries) if self.table == logs.PREDICTIONS else label_columns(self.entries)
+        return (
+            prediction_columns(self.entries)
+            if self.table == logs.PREDICTIONS
+            else row_columns(self.table, self.entries)
+        )
 
 
 @dataclass(frozen=True)
@@ -142,9 +146,9 @@ def prediction_columns(entries: Iterable[bytes]) -> Columns:
     return columns
 
 
-def label_columns(entries: Iterable[bytes]) -> Columns:
-    """Entries as the columns of the labels table."""
-    columns: Columns = {name: [] for name in logs.LABEL_COLUMNS}
+def row_columns(table: str, entries: Iterable[bytes]) -> Columns:
+    """Entries as the columns of the labels table, or the rewards table."""
+    columns: Columns = {name: [] for name in logs.ROW_COLUMNS[table]}
     for data in entries:
         for name, values in marshal.loads(data).items():  # noqa: S302 (see above)
             columns[name] += values

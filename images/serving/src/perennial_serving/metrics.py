@@ -88,7 +88,7 @@ class ServingCollector(Collector):
                 dropped.add_metric([name], self._log.dropped.get(name, 0))
                 sampled.add_metric([name], self._log.sampled_out.get(name, 0))
             labels.add_metric([name], self._server.labels.get(name))
-        yield from (written, dropped, sampled, labels, self._shadows_dropped(), self._shed())
+        yield from (written, dropped, sampled, labels, self._shadows_dropped(), self._shed(), *self._rewards())
 
     def _shadows_dropped(self) -> Metric:
         found = CounterMetricFamily(
@@ -97,6 +97,19 @@ class ServingCollector(Collector):
         for of, rows in self._server.shadow_dropped.items():
             found.add_metric(of, rows)
         return found
+
+    def _rewards(self) -> Iterator[Metric]:
+        count = CounterMetricFamily(
+            names.REWARDS, "Rewards accepted, by the version that earned them.", labels=_VERSION
+        )
+        total = GaugeMetricFamily(
+            names.REWARD_SUM, "Sum of the rewards; it falls when they are negative.", labels=_VERSION
+        )
+        for of, rewards in self._server.rewards.items():
+            count.add_metric(of, rewards)
+        for of, value in self._server.reward_sums.items():
+            total.add_metric(of, value)
+        yield from (count, total)
 
     def _shed(self) -> Metric:
         found = CounterMetricFamily(names.REQUESTS_SHED, "Requests refused over capacity.", labels=("pipeline",))

@@ -66,10 +66,9 @@ _FEEDBACK: Json = {
             "type": "array",
             "items": {
                 "type": "object",
-                "required": ["label"],
+                "required": ["entity", "label"],
                 "properties": {
                     "entity": _ENTITY,
-                    "prediction_id": {"type": "string", "format": "uuid"},
                     "label": {"type": ["number", "boolean"]},
                     "at": {"type": "string", "format": "date-time"},
                 },

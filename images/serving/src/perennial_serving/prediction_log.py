@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from perennial_serving.log_entries import Block, Label, PredictionRows, encode_labels, sampled, share_of
+from perennial_serving.log_entries import Block, Label, PredictionRows, encode_rows, sampled, share_of
 from perennial_serving.log_frames import Ack, Hello, Segment, Write
 from perennial_serving.log_link import Link
 from perennial_serving.settings import Settings
@@ -139,9 +139,13 @@ class PredictionLog:
 
         A label is a `Label`, or anything else with the columns of the labels table as attributes.
         """
-        taken = self._room(len(labels))
-        if taken:
-            self._take(pipeline, logs.LABELS, len(labels), encode_labels(labels))
+        return self.rows(pipeline, logs.LABELS, labels)
+
+    def rows(self, pipeline: str, table: str, rows: Sequence[object]) -> bool:
+        """Take rows of one of `logs.ROW_COLUMNS`; False when there is no room for all of them."""
+        taken = self._room(len(rows))
+        if taken and rows:
+            self._take(pipeline, table, len(rows), encode_rows(table, rows))
         return taken
 
     def _room(self, rows: int) -> bool:

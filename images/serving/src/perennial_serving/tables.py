@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _COLUMNS = {
     logs.PREDICTIONS: {**logs.PREDICTION_COLUMNS, SCORES: "string"},
-    logs.LABELS: logs.LABEL_COLUMNS,
+    **logs.ROW_COLUMNS,
 }
 _KEEP_HOURS = 24
 """Merged files stay readable this long for readers of an older version of the table."""

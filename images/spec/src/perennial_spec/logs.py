@@ -1,4 +1,4 @@
-"""The two Delta tables that model servers append to and the quality exporter joins: predictions and labels.
+"""The Delta tables that model servers append to: predictions and labels, which the quality exporter joins, and rewards.
 
 `Platform.table(pipeline, PREDICTIONS)` and `Platform.table(pipeline, LABELS)` are their places. Types are Arrow's names: `string`,
 `double`, `bool`, and `timestamp[us, UTC]` (Delta's `timestamp`). Rows come in the order in which one server wrote them; several servers
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 PREDICTIONS = "predictions"
 LABELS = "labels"
+REWARDS = "rewards"
 
 PREDICTION_ID = "prediction_id"
 ENTITY = "entity"
@@ -18,6 +19,7 @@ SHADOW = "shadow"
 AT = "at"
 INPUTS = "inputs"
 LABEL = "label"
+REWARD = "reward"
 
 PREDICTION_COLUMNS: dict[str, str] = {
     PREDICTION_ID: "string",  # unique per row that was answered; a shadow's row repeats the id of the answer that it shadows
@@ -36,3 +38,14 @@ LABEL_COLUMNS: dict[str, str] = {
     AT: "timestamp[us, UTC]",  # when the label arrived at the server, unless the client said otherwise
 }
 """Column to type, in order. A label may be corrected: the newest `at` of an entity wins."""
+
+REWARD_COLUMNS: dict[str, str] = {
+    PREDICTION_ID: "string",  # the prediction that the reward came of
+    VERSION: "string",  # the version that made it, read from the id; null when no version that is loaded did
+    REWARD: "double",
+    AT: "timestamp[us, UTC]",  # when the reward arrived at the server, unless the client said otherwise
+}
+"""Column to type, in order. What a bandit's arms are made from."""
+
+ROW_COLUMNS: dict[str, dict[str, str]] = {LABELS: LABEL_COLUMNS, REWARDS: REWARD_COLUMNS}
+"""The tables of what clients send later."""

@@ -59,6 +59,8 @@ PREDICTION_LOG_SAMPLED_OUT = "perennial_prediction_log_rows_sampled_out_total"  
 SHADOW_DROPPED = "perennial_shadow_rows_dropped_total"  # pipeline, version
 REQUESTS_SHED = "perennial_requests_shed_total"  # pipeline
 FEEDBACK = "perennial_feedback_labels_total"  # pipeline
+REWARDS = "perennial_rewards_total"  # pipeline, version
+REWARD_SUM = "perennial_reward_sum"  # pipeline, version: gauge, since rewards may be negative
 
 # -- metrics of the controller: thresholds from the specs, and its own work --
 DRIFT_THRESHOLD = "perennial_drift_psi_threshold"  # pipeline
