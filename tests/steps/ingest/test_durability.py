@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 from perennial_spec.platform import Platform
 from perennial_spec.step import StepResult, Verdict, parse_result
 from perennial_steps.runner import run_step
+from perennial_steps.table import read_state
 
 BIG = "SELECT r::VARCHAR || id AS id, * EXCLUDE (id), md5(r::VARCHAR || id) AS noise FROM events, range({}) t(r)"
 
@@ -150,6 +151,27 @@ def test_ingests_at_the_same_time_land_each_month_once(data_room) -> None:
         f"2024-{m:02d}" for m in range(1, 7)
     ]
     assert {result.outputs["data_version"] for result in results} == {5}
+
+
+def test_what_another_ingest_lands_while_the_table_is_read_has_its_own_version(
+    data_room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_room.pipeline()
+    data_room.write("2024-01", 3)
+    data_room.ingest()
+    data_room.write("2024-02", 4)
+    real, others = DeltaTable.history, [data_room.ingest]
+
+    def history(table: DeltaTable, limit: int | None = None) -> list:
+        while others:
+            assert others.pop()().outputs["data_version"] == 1
+        return real(table, limit)
+
+    monkeypatch.setattr(DeltaTable, "history", history)
+    state = read_state(data_room.table)
+    assert state.version == 1
+    assert state.ledger is not None
+    assert sorted(state.ledger.partitions) == ["2024-01", "2024-02"]
 
 
 def test_a_table_that_another_ingest_makes_meanwhile_is_not_overwritten(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pyarrow as pa
+    from deltalake import DeltaTable
 
 PARTITION = "_partition"
 """The column that rows are partitioned by: `2013`, `2013-01` or `2013-01-31`, in UTC. Bookkeeping: no input of a model."""
@@ -105,18 +106,30 @@ def read_state(uri: str) -> State:
             table = DeltaTable(uri)
         except TableNotFoundError:
             return State(uri)
+        commits = _settled_history(table)
         version = table.version()
         fields = {f.name: getattr(f.type, "type", str(f.type)) for f in table.schema().fields}
         is_current, ledger = True, None
-        for commit in table.history(_LOOK_BACK):
-            if commit["version"] > version:
-                continue
+        for commit in commits:
             if _METADATA in commit:
                 ledger = Ledger.from_json(commit[_METADATA])
                 break
             is_current = is_current and commit["operation"] in _HARMLESS
     columns = {name: _TYPES.get(kind, kind) for name, kind in fields.items() if name != PARTITION}
     return State(uri, version, columns, ledger, is_current and ledger is not None)
+
+
+def _settled_history(table: DeltaTable) -> list[dict[str, Any]]:
+    """The newest commits up to the table's version, which is the newest one after the call.
+
+    delta-rs lists commits that came after the table was opened, and numbers them as if they had not: a list during which another
+    process committed is not to be trusted, and is read again.
+    """
+    while True:
+        version, commits = table.version(), table.history(_LOOK_BACK)
+        table.update_incremental()
+        if table.version() == version:
+            return commits
 
 
 def commit(state: State, rows: Any, ledger: Ledger, partition: str | None) -> None:
