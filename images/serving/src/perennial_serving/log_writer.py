@@ -20,7 +20,7 @@ from contextlib import suppress
 from perennial_serving.log_frames import LENGTH, Ack, Hello, Segment, frames, segment_of
 
 log = logging.getLogger(__name__)
-_MAX_BYTES = 4 * 2**20
+_MAX_BYTES = 2 * 2**20
 """Encoded rows that are held; more are left in the socket."""
 _MAX_WAIT_SECONDS = 30.0
 _LOOK_SECONDS = 1.0
