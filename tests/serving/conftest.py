@@ -251,6 +251,13 @@ class Cable:
     def mend(self) -> None:
         self._cut.clear()
 
+    def turn(self, port: int) -> None:
+        """Lead to another port; connections of before are cut."""
+        self._target = port
+        self.cut()
+        time.sleep(0.2)  # longer than `_carry` waits
+        self.mend()
+
     def close(self) -> None:
         self._closed.set()
         self._listener.close()
@@ -397,6 +404,7 @@ def serve(mlflow: Mlflow, tmp_path: Path) -> Iterator[Serve]:
             "cache_dir": str(tmp_path / "cache"),
             "pipelines": tuple(p.name for p in pipelines),
             "poll_seconds": 0.1,
+            "poll_max_seconds": 0.5,
             "log_flush_seconds": 0.1,
             "retry_seconds": 0.2,
             **settings,

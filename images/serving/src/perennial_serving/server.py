@@ -138,7 +138,8 @@ def assemble(platform: Platform, settings: Settings) -> Parts:
         prediction_log,
         Keys.load(Path(settings.api_keys_file)) if settings.api_keys_file else None,
     )
-    follower = Follower(fleet, Registry(url, settings.registry_timeout), _cache(settings), settings)
+    registry = Registry(url, settings.registry_timeout, settings.pipelines)
+    follower = Follower(fleet, registry, _cache(settings), settings, counters.polls)
     return Parts(settings, fleet, follower, engine, prediction_log, app, Turns(fleet, engine, settings, app.keys))
 
 
