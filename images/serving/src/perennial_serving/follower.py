@@ -19,8 +19,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from perennial_serving.cache import Cache, SavedRoute
-from perennial_serving.counter_table import Table
-from perennial_serving.counting import CHANGED, FAILED, UNCHANGED
 from perennial_serving.fleet import Fleet, Served
 from perennial_serving.loading import load_model
 from perennial_serving.model import LoadedModel
@@ -38,17 +36,11 @@ _STOP_SECONDS = 2.0
 
 
 class Follower:
-    """Keeps `fleet` as the registry wants it, in a thread of its own.
+    """Keeps `fleet` as the registry wants it, in a thread of its own."""
 
-    Args:
-        polls: counts them by outcome; only this thread adds.
-    """
-
-    def __init__(
-        self, fleet: Fleet, registry: Registry, cache: Cache, settings: Settings, polls: Table[int] | dict[str, int]
-    ) -> None:
+    def __init__(self, fleet: Fleet, registry: Registry, cache: Cache, settings: Settings) -> None:
         self._fleet, self._registry, self._cache, self._settings = fleet, registry, cache, settings
-        self._polls, self._pace = polls, Pace(settings)
+        self._pace = Pace(settings)
         self._listed: tuple[Listing, ...] | None = None
         """What the registry said last."""
         self._wanted: dict[str, Listing] = {}
@@ -101,10 +93,9 @@ class Follower:
     def _poll(self) -> float:
         """Look once; when to look again."""
         start = time.monotonic()
-        outcome = self._look()
-        self._polls[outcome] += 1
+        answered = self._look()
         end = time.monotonic()
-        return end + (self._pace.failed() if outcome == FAILED else self._pace.answered(end - start))
+        return end + (self._pace.answered(end - start) if answered else self._pace.failed())
 
     def _unsettled(self) -> bool:
         return time.monotonic() >= self._settle_at or any(future.done() for future in self._loading.values())
@@ -118,20 +109,20 @@ class Follower:
     def _serves(self, name: str) -> bool:
         return not self._settings.pipelines or name in self._settings.pipelines
 
-    def _look(self) -> str:
-        """Take note of what the registry says; the outcome."""
+    def _look(self) -> bool:
+        """Take note of what the registry says; whether it says anything."""
         try:
             listed = self._registry.routed()
         except RegistryError as error:
             if (self._fleet.registry_up or not self._fleet.settled) and not self._stop.is_set():
                 self._say("", f"{sentence(error)}; the last route holds")
             self._fleet.registry_up = False
-            return FAILED
-        self._fleet.registry_answered = time.time()
+            return False
+        self._fleet.registry_answered = self._registry.answered
         if not self._fleet.registry_up:
             self._back()
-        if listed is self._listed:
-            return UNCHANGED
+        if listed == self._listed:  # at no cost for what is the same object
+            return True
         self._listed = listed
         self._settle_at = -math.inf
         for listing in filter(lambda listing: self._serves(listing.name), listed):
@@ -139,7 +130,7 @@ class Follower:
                 self._say(listing.name, f"{listing.fault}; the last route holds")
             else:
                 self._wanted[listing.name] = listing
-        return CHANGED
+        return True
 
     def _back(self) -> None:
         """The registry answers again, or for the first time: what it could not give may be had now."""

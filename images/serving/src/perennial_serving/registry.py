@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import is_not
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -20,9 +22,11 @@ import httpx
 import orjson
 from pydantic import ValidationError
 
+from perennial_serving.counter_table import Table
+from perennial_serving.counting import CHANGED, FAILED, UNCHANGED
 from perennial_serving.line import Line, away
 from perennial_spec import names
-from perennial_spec.errors import ModelError
+from perennial_spec.errors import ModelError, RegistryError
 from perennial_spec.route import Route
 
 SAFE_NAME = re.compile(r"[a-z](-?[a-z0-9])*")
@@ -71,12 +75,18 @@ class Registry:
     Args:
         timeout: seconds for a call, whole.
         pipelines: those that matter. A single one spares the registry the others.
+        polls: `routed` counts its outcomes here.
 
     Raises (every method):
         RegistryError: it is away, or answers what is not MLflow's, or too much, or too slowly.
     """
 
-    def __init__(self, url: str, timeout: float, pipelines: Collection[str] = ()) -> None:
+    def __init__(
+        self, url: str, timeout: float, pipelines: Collection[str] = (), polls: Table[int] | None = None
+    ) -> None:
+        self.answered = 0.0
+        """When `routed` had an answer last: seconds since 1970; 0: not yet."""
+        self._count: Table[int] | Counter[str] = Counter() if polls is None else polls
         self._url, self._timeout = f"{url.rstrip('/')}/api/2.0/", timeout
         self._tls = httpx.create_ssl_context()
         self._lines: set[Line] = set()
@@ -98,22 +108,32 @@ class Registry:
 
     def routed(self) -> tuple[Listing, ...]:
         """Every registered model that has a route; the very same object as last time while it says the same. From one thread."""
+        try:
+            pages = self._listed()
+        except RegistryError:
+            self._count[FAILED] += 1
+            raise
+        self.answered = time.time()
+        before, outcome = self._routed, UNCHANGED
+        if before is None or len(pages) != len(self._pages) or any(map(is_not, pages, self._pages)):
+            found = tuple(listing for page in pages for listing in page.listings)
+            if found != before:
+                before, outcome = found, CHANGED
+        self._pages, self._routed = pages, before
+        self._count[outcome] += 1
+        assert before is not None
+        return before
+
+    def _listed(self) -> list[_Page]:
         pages: list[_Page] = []
         query = self._query
         while len(pages) < _MAX_PAGES:
             body = self._polls.get(_SEARCH, query, _MAX_ANSWER_BYTES, self._timeout)
             pages.append(self._page(len(pages), body))
             if not pages[-1].following:
-                break
+                return pages
             query = {**self._query, "page_token": pages[-1].following}
-        else:
-            raise away(f"more than {_MAX_PAGES} pages of {_PAGE} models", _SEARCH)
-        if self._routed is None or len(pages) != len(self._pages) or any(map(_differ, pages, self._pages)):
-            found = tuple(listing for page in pages for listing in page.listings)
-            self._routed = found if found != self._routed else self._routed
-        self._pages = pages
-        assert self._routed is not None
-        return self._routed
+        raise away(f"more than {_MAX_PAGES} pages of {_PAGE} models", _SEARCH)
 
     def _page(self, place: int, body: bytes) -> _Page:
         """The page in `body`: the one before, if it is the same."""
@@ -204,10 +224,6 @@ def _filter(pipelines: Collection[str]) -> str:
     if len(pipelines) == 1 and SAFE_NAME.fullmatch(name := next(iter(pipelines))):
         return f"name = '{name}' and {routed}"
     return routed
-
-
-def _differ(one: _Page, other: _Page) -> bool:
-    return one is not other
 
 
 def _too_large(uri: str, max_bytes: int) -> ModelError:

@@ -138,8 +138,8 @@ def assemble(platform: Platform, settings: Settings) -> Parts:
         prediction_log,
         Keys.load(Path(settings.api_keys_file)) if settings.api_keys_file else None,
     )
-    registry = Registry(url, settings.registry_timeout, settings.pipelines)
-    follower = Follower(fleet, registry, _cache(settings), settings, counters.polls)
+    registry = Registry(url, settings.registry_timeout, settings.pipelines, counters.polls)
+    follower = Follower(fleet, registry, _cache(settings), settings)
     return Parts(settings, fleet, follower, engine, prediction_log, app, Turns(fleet, engine, settings, app.keys))
 
 
