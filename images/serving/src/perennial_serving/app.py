@@ -78,7 +78,10 @@ class App:
             found = feedback.parse(body, settings.max_rows, marks)
             labels = found.labels
             if served.redacts_entity:
-                labels = [replace(label, entity=stored_key(served.name, label.entity)) for label in labels]
+                labels = [
+                    label if label.entity is None else replace(label, entity=stored_key(served.name, label.entity))
+                    for label in labels
+                ]
             kept = self.prediction_log.labels(served.name, labels)
             if not (kept and self.prediction_log.rows(served.name, logs.REWARDS, found.rewards)):
                 raise Overloaded("the label log has no room", next="send the same labels again in a moment")
