@@ -123,7 +123,7 @@ class App:
         model = served.model(version) if version else served.first
         assert model is not None
         versions = [version] if version else list(served.models)
-        return json_response(oip.metadata(served.name, versions, model.schema))
+        return json_response(oip.metadata(served.name, versions, model.schema, model.outputs))
 
     async def model_ready(self, request: Request) -> Response:
         served = self.fleet.need(request.path_params["model"])

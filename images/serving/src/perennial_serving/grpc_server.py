@@ -251,9 +251,9 @@ class GrpcServer:
 
     async def _model_metadata(self, message: wire.ModelMetadataRequest, _: Context) -> wire.ModelMetadataResponse:
         served = self.app.fleet.need(message.name)
-        schema = _model(served, message.version).bundle.schema
+        model = _model(served, message.version)
         versions = [message.version] if message.version else list(served.models)
-        return wire.ModelMetadataResponse(**metadata(served.name, versions, schema))
+        return wire.ModelMetadataResponse(**metadata(served.name, versions, model.schema, model.outputs))
 
     async def _repository(self, message: wire.RepositoryIndexRequest, _: Context) -> wire.RepositoryIndexResponse:
         fleet, found = self.app.fleet, wire.RepositoryIndexResponse()
