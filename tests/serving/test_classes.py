@@ -40,7 +40,7 @@ def rows() -> list[dict[str, Any]]:
 def expected(bundles: Any, rows: Any) -> Any:
     """float64[rows, 3] of XGBoost."""
     bundle = Bundle.load(bundles["classes"])
-    found = bundle.predict(bundle.columns({name: [row[name] for row in rows] for name in rows[0]}))
+    found: Any = bundle.predict(bundle.columns({name: [row[name] for row in rows] for name in rows[0]}))
     assert found.shape == (40, 3)
     assert len(set(found.argmax(axis=1).tolist())) == 3
     return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,80 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from strangers import Speak, Stranger, answer, head_of, tell
 
-from perennial_serving.pace import Pace
 from perennial_serving.registry import Registry
-from perennial_serving.settings import Settings
 from perennial_spec import names
 from perennial_spec.errors import ModelError, RegistryError
 from perennial_spec.route import Route
 
-Speak = Callable[[socket.socket], None]
 ROUTED = {
     "name": "p",
     "tags": [{"key": names.TAG_ROUTE, "value": Route(revision=1, weights={"1": 1.0}).model_dump_json()}],
 }
 
 
-class Stranger:
-    """A listener that reads each request's head, and then does what it was made to do."""
-
-    def __init__(self, speak: Speak) -> None:
-        self.speak = speak
-        self.connections = 0
-        self.heads: list[bytes] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._carry, args=(sock,), daemon=True).start()
-
-    def _carry(self, sock: socket.socket) -> None:
-        with sock:
-            try:
-                while head := _head(sock):
-                    self.heads.append(head)
-                    self.speak(sock)
-            except OSError:
-                return
-
-
-def _head(sock: socket.socket) -> bytes:
-    found = b""
-    while not found.endswith(b"\r\n\r\n"):
-        data = sock.recv(65536)
-        if not data:
-            return b""
-        found += data
-    return found
-
-
-def answer(body: bytes, status: str = "200 OK", extra: str = "") -> Speak:
-    head = f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n{extra}\r\n".encode()
-    return lambda sock: sock.sendall(head + body)
-
-
-def tell(value: Any) -> Speak:
-    return answer(json.dumps(value).encode())
-
-
 @pytest.fixture
 def stranger() -> Iterator[Callable[[Speak], Stranger]]:
     made: list[Stranger] = []
 
-    def make(speak: Speak) -> Stranger:
-        made.append(Stranger(speak))
+    def make(speak: Speak, tls: ssl.SSLContext | None = None) -> Stranger:
+        made.append(Stranger(speak, tls))
         return made[-1]
 
     yield make
@@ -158,6 +105,26 @@ def test_what_is_no_registry_is_an_error_in_time(stranger: Any, speak: Speak, wo
     registry.close()
 
 
+def test_behind_tls_a_call_ends_in_time_too(stranger: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=registry"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    other = stranger(tell({"registered_models": [ROUTED]}), tls)
+    registry = Registry(other.url, 0.5)
+    assert len(registry.routed()) == 1
+    other.speak = slow_head
+    start = time.monotonic()
+    with pytest.raises(RegistryError, match="nothing whole within"):
+        registry.routed()
+    assert time.monotonic() - start < 2
+    other.speak = tell({"registered_models": []})
+    assert registry.routed() == ()
+
+
 def test_a_registry_that_is_away_says_what_to_do() -> None:
     with pytest.raises(RegistryError, match="perennial status"):
         Registry("http://127.0.0.1:1", 0.5).routed()
@@ -218,7 +185,7 @@ def test_a_connection_that_was_closed_while_nobody_used_it_is_no_failure(strange
     def once(sock: socket.socket) -> None:
         tell({"registered_models": [ROUTED]})(sock)
         if len(other.heads) % 2 == 0:  # reads the next request, and ends without an answer
-            _head(sock)
+            head_of(sock)
             sock.close()
 
     other = stranger(once)
@@ -275,23 +242,3 @@ def test_a_bundle_that_comes_too_slowly_is_no_verdict_on_it(stranger: Any, tmp_p
     other = stranger(speak)
     with pytest.raises(RegistryError, match="nothing whole within"):
         Registry(other.url, 5).download("mlflow-artifacts:/a", tmp_path, 2**30, 0.5)
-
-
-def test_looks_are_spread_out_and_rarer_while_the_registry_is_away_or_slow() -> None:
-    pace = Pace(Settings(poll_seconds=4, poll_jitter=0.25, poll_max_seconds=60))
-    usual = [pace.answered(0.01) for _ in range(200)]
-    assert 4 <= min(usual) < 4.2
-    assert 4.8 < max(usual) <= 5
-    assert pace.answered(2) == 20
-    assert pace.answered(100) == 60
-    bounds = [[Pace.failed(pace) for _ in range(8)] for _ in range(200) if pace.answered(0)]
-    for failures, bound in enumerate([8, 16, 32, 60, 60]):
-        waits = [each[failures] for each in bounds]
-        assert 4 <= min(waits) < 4 + bound / 8
-        assert bound * 7 / 8 < max(waits) <= bound
-    assert pace.answered(0) <= 5
-
-
-def test_a_bound_below_the_usual_wait_makes_no_look_more_frequent() -> None:
-    pace = Pace(Settings(poll_seconds=4, poll_jitter=0.5, poll_max_seconds=1))
-    assert min(pace.failed() for _ in range(50)) >= 4
