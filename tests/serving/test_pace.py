@@ -13,7 +13,7 @@ def test_looks_are_spread_out_and_rarer_while_the_registry_is_away_or_slow() -> 
     assert 4.8 < max(usual) <= 5
     assert pace.answered(2) == 20
     assert pace.answered(100) == 60
-    bounds = [[Pace.failed(pace) for _ in range(8)] for _ in range(200) if pace.answered(0)]
+    bounds = [[pace.failed() for _ in range(8)] for _ in range(200) if pace.answered(0)]
     for failures, bound in enumerate([8, 16, 32, 60, 60]):
         waits = [each[failures] for each in bounds]
         assert 4 <= min(waits) < 4 + bound / 8
