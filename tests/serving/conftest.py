@@ -125,32 +125,40 @@ def flights(rows: int, seed: int) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def save_bundle(
-    folder: Path, spec: PipelineSpec, source: str = FEATURES, seed: int = 0, rows: int = 2000, rounds: int = 10
+    folder: Path,
+    spec: PipelineSpec,
+    source: str = FEATURES,
+    seed: int = 0,
+    rows: int = 2000,
+    rounds: int = 10,
+    classes: int = 0,
 ) -> Path:
-    """Train and save, as the train step does."""
+    """Train and save, as the train step does; with `classes`, a model that gives a probability to each of so many."""
     folder.mkdir(parents=True)
     (folder / "features.py").write_text(source)
     code = load_features(folder / "features.py", "features")
     columns = flights(rows, seed)
-    late = (np.nan_to_num(columns["distance"]) + 300 * columns["stops"] + 40 * columns["wind"] > 1700).astype(float)
+    hardship = np.nan_to_num(columns["distance"]) + 300 * columns["stops"] + 40 * columns["wind"]
+    label = np.digitize(hardship, np.linspace(1000, 2000, classes - 1)) if classes else (hardship > 1700).astype(float)
     features, read = code.trace(columns)
     schema = infer({name: columns[name] for name in read}, features)
     encoded = encode_all(features, schema)
     xgboost = load_xgboost()
     data = xgboost.DMatrix(
         encoded.matrix,
-        late,
+        label,
         feature_names=schema.feature_names,
         feature_types=schema.feature_types,
         enable_categorical=True,
     )
-    booster = xgboost.train({"objective": "binary:logistic", "max_depth": 3, "nthread": 1, "seed": seed}, data, rounds)
+    objective = {"objective": "multi:softprob", "num_class": classes} if classes else {"objective": "binary:logistic"}
+    booster = xgboost.train({**objective, "max_depth": 3, "nthread": 1, "seed": seed}, data, rounds)
     booster.set_param({"nthread": 1})
     scores = booster.inplace_predict(encoded.matrix)
     bundle = Bundle(
         kind="xgboost.classifier",
         schema=schema,
-        reference=Reference.of(encoded, schema, scores),
+        reference=Reference.of(encoded, schema, scores[:, 0] if classes else scores),
         code=code,
         booster=booster,
         spec=spec.model_dump(mode="json"),
@@ -251,6 +259,13 @@ class Cable:
     def mend(self) -> None:
         self._cut.clear()
 
+    def turn(self, port: int) -> None:
+        """Lead to another port; connections of before are cut."""
+        self._target = port
+        self.cut()
+        time.sleep(0.2)  # longer than `_carry` waits
+        self.mend()
+
     def close(self) -> None:
         self._closed.set()
         self._listener.close()
@@ -307,7 +322,7 @@ class Pipeline:
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Models that answer differently: `one` and `two`; `fragile` fails at distance 666; `wider` needs the column wind; `numbers` takes
-    only numbers: distance, stops, direct, wind."""
+    only numbers: distance, stops, direct, wind; `classes` gives a probability to each of three."""
     root, spec = tmp_path_factory.mktemp("bundles"), spec_of("flights")
     return {
         "one": save_bundle(root / "one", spec, seed=1),
@@ -315,6 +330,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "fragile": save_bundle(root / "fragile", spec, FRAGILE, seed=3),
         "wider": save_bundle(root / "wider", spec, WIDER, seed=4),
         "numbers": save_bundle(root / "numbers", spec, NUMBERS, seed=6),
+        "classes": save_bundle(root / "classes", spec, seed=7, classes=3),
         "secret": save_bundle(root / "secret", spec_of("flights", redact_entity=True), seed=5),
     }
 
@@ -397,6 +413,7 @@ def serve(mlflow: Mlflow, tmp_path: Path) -> Iterator[Serve]:
             "cache_dir": str(tmp_path / "cache"),
             "pipelines": tuple(p.name for p in pipelines),
             "poll_seconds": 0.1,
+            "poll_max_seconds": 0.5,
             "log_flush_seconds": 0.1,
             "retry_seconds": 0.2,
             **settings,

@@ -198,6 +198,12 @@ def test_other_content_types_get_415(one: Any) -> None:
         ({"labels": [7]}, "labels[0]: got a number"),
         ({"labels": [{"entity": "F1"}]}, "labels[0].label: got null"),
         ({"labels": [{"label": 1}]}, "labels[0].entity: is missing"),
+        ({"labels": [{"prediction_id": "F1", "label": 1}]}, "labels[0].prediction_id: got text"),
+        ({"labels": [{"prediction_id": 7, "label": 1}]}, "labels[0].prediction_id: got a number"),
+        (
+            {"labels": [{"entity": "F1", "prediction_id": "01a21411-81fb-7cba-843f-67277cb3cdd7", "label": 1}]},
+            "labels[0]: has entity and prediction_id",
+        ),
         ({"labels": [{"entity": "F1", "label": 1}, {"entity": "F1", "label": "late"}]}, "labels[1].label: got text"),
         ({"labels": [{"entity": [], "label": 1}]}, "labels[0].entity: got a list"),
         ({"labels": [{"entity": "F1", "label": 1, "when": 1}]}, "labels[0]: got an unknown field"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -364,3 +367,70 @@ def test_a_bandit_sends_most_rows_to_the_version_that_is_likely_the_best(
     versions = Counter(server.invoke([row] * 100, pipeline.name).json()["version"])
     versions.update(server.invoke([row], pipeline.name).headers["x-perennial-version"] for _ in range(20))
     assert versions == {new: 120}
+
+
+def test_looks_that_bring_nothing_new_cost_no_work_and_are_counted(
+    pipeline: Any, bundles: Any, serve: Any, cable: Any, wait: Any
+) -> None:
+    old, new = pipeline.register(bundles["one"]), pipeline.register(bundles["two"])
+    pipeline.route({old: 1.0})
+    server = serve(pipeline, url=cable.url)
+
+    def polls() -> dict[str, float]:
+        samples = server.metrics()
+        return {
+            each: samples[f'{names.REGISTRY_POLLS}{{outcome="{each}"}}'] for each in ("unchanged", "changed", "failed")
+        }
+
+    follower, fleet = server.parts.follower, server.parts.fleet
+    settled: list[bool] = []
+    settle = follower._settle
+
+    def counted() -> None:
+        settled.append(True)
+        settle()
+
+    follower._settle = counted
+    served, listing, start = fleet.served, follower._wanted[pipeline.name], polls()
+    wait(lambda: polls()["unchanged"] >= start["unchanged"] + 10, 30)
+    assert (fleet.served is served, follower._wanted[pipeline.name] is listing, settled) == (True, True, [])
+    assert abs(server.metrics()[names.REGISTRY_ANSWERED] - time.time()) < 5
+    pipeline.route({old: 0.5, new: 0.5})
+    server.until_revision(pipeline)
+    now = polls()
+    assert (now["changed"], now["failed"]) == (start["changed"] + 1, 0)
+    assert fleet.served[pipeline.name].models[old] is served[pipeline.name].models[old]
+    cable.cut()
+    wait(lambda: polls()["failed"] >= 1, 30)
+    answered = server.metrics()[names.REGISTRY_ANSWERED]
+    cable.mend()
+    wait(lambda: server.metrics()[names.REGISTRY_ANSWERED] > answered, 30)
+    assert polls()["changed"] == now["changed"]
+
+
+def test_a_registry_that_turns_hostile_leaves_the_route_in_force_and_is_asked_ever_less(
+    pipeline: Any, bundles: Any, serve: Any, row: Any, cable: Any, wait: Any
+) -> None:
+    pipeline.route({pipeline.register(bundles["one"]): 1.0})
+    server = serve(pipeline, url=cable.url, registry_timeout=0.3, poll_max_seconds=1.0)
+    asked: list[float] = []
+
+    def dribble(listener: socket.socket) -> None:
+        for _ in range(4):
+            sock, _ = listener.accept()
+            with sock, suppress(OSError):
+                sock.recv(65536)
+                asked.append(time.monotonic())
+                sock.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+                while sock.send(b"a"):
+                    time.sleep(0.02)
+
+    with socket.create_server(("127.0.0.1", 0)) as hostile:
+        threading.Thread(target=dribble, args=(hostile,), daemon=True).start()
+        cable.turn(hostile.getsockname()[1])
+        wait(lambda: len(asked) == 4, 30)
+        assert server.invoke([row], pipeline.name).status_code == 200
+        assert server.metrics()[names.REGISTRY_UP] == 0
+    cable.turn(pipeline.mlflow.port)
+    pipeline.route({})
+    server.until_revision(pipeline)

@@ -170,9 +170,12 @@ def test_tls_is_spoken_with_the_given_credentials(listening: Any, tmp_path: Path
         client.is_server_live(client_timeout=5)
 
 
-def test_the_end_waits_for_calls_that_are_under_way(pipeline: Any, bundles: Any, serve: Any, row: Any) -> None:
+def test_the_end_waits_for_calls_that_are_under_way_and_sends_others_elsewhere(
+    pipeline: Any, bundles: Any, serve: Any, row: Any
+) -> None:
     pipeline.route({pipeline.register(bundles["one"]): 1.0})
-    server = serve(pipeline, grpc_port=free_port())
+    # The log's writer runs only when nobody else wants the processor: on a busy machine it needs its time at the end.
+    server = serve(pipeline, grpc_port=free_port(), shutdown_seconds=60.0)
     answers, stopped = [], threading.Event()
     with triton.InferenceServerClient(f"127.0.0.1:{server.settings.grpc_port}") as client:
 
@@ -181,7 +184,7 @@ def test_the_end_waits_for_calls_that_are_under_way(pipeline: Any, bundles: Any,
                 try:
                     answers.append(client.infer(pipeline.name, arrays([row])).as_numpy("score").shape)
                 except InferenceServerException as error:
-                    answers.append(error.status())
+                    answers.append(f"{error.status()}: {error.message()}")
                     return
 
         thread = threading.Thread(target=ask)
@@ -191,6 +194,6 @@ def test_the_end_waits_for_calls_that_are_under_way(pipeline: Any, bundles: Any,
         server.stop()
         thread.join(30)
     assert set(answers[:-1]) == {(1,)}
-    assert answers[-1] == "StatusCode.UNAVAILABLE"
+    assert answers[-1].startswith("StatusCode.UNAVAILABLE: the server is about to end")
     log = server.parts.prediction_log
     assert (log.written[pipeline.name], log.dropped[pipeline.name], log.waiting) == (len(answers) - 1, 0, 0)

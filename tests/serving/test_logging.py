@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
+from perennial_controller.quality.exporter import Followed, Measured
 from perennial_serving.model import stored_key
 from perennial_serving.settings import Settings
 from perennial_spec import logs, names
@@ -85,6 +87,37 @@ def test_labels_arrive_in_their_table_and_are_counted(server: Any) -> None:
     assert start <= found[0]["at"] <= datetime.now(UTC)
     assert found[1]["at"] == datetime(2013, 6, 1, 3, 15, tzinfo=UTC)
     assert server.metrics()[f'{names.FEEDBACK}{{pipeline="{server.name}"}}'] == 4
+
+
+def test_a_label_that_names_its_prediction_is_joined_with_exactly_that_one(server: Any, row: Any) -> None:
+    ids, scores = [], []
+    for distance in (10.0, 900.0, 2500.0):  # three answers about one entity
+        answer = server.invoke([{**row, "distance": distance}], server.name).json()
+        ids += answer["prediction_id"]
+        scores += answer["predictions"]
+    sent = server.http.post("/feedback", json={"labels": [{"prediction_id": ids[1], "label": True}]})
+    assert (sent.status_code, sent.json()) == (200, {"accepted": 1})
+    (label,) = table(server, server.name, logs.LABELS)
+    assert (label[logs.PREDICTION_ID], label[logs.ENTITY], label[logs.LABEL]) == (ids[1], None, 1.0)
+    server.http.post(
+        "/feedback", json={"labels": [{"prediction_id": ids[0], "label": 0}, {"entity": "F1", "label": 1}]}
+    )
+    server.flushed()
+    followed = Followed(server.platform.store, server.name, Measured(("brier",), 3_600_000_000))
+    quality = followed.refresh(time.time_ns() // 1000)["1"]
+    assert (quality.labels, quality.labelled_share) == (3, 1.0)
+    assert quality.metrics["brier"] == pytest.approx((scores[0] ** 2 + (scores[1] - 1) ** 2 + (scores[2] - 1) ** 2) / 3)
+
+
+def test_a_label_that_names_its_prediction_needs_no_entity_to_redact(
+    pipeline: Any, bundles: Any, serve: Any, row: Any
+) -> None:
+    pipeline.route({pipeline.register(bundles["secret"]): 1.0})
+    server = serve(pipeline)
+    (id_,) = server.invoke([row], pipeline.name).json()["prediction_id"]
+    server.http.post("/feedback", json={"labels": [{"prediction_id": id_, "label": 1}]})
+    (label,) = table(server, pipeline.name, logs.LABELS)
+    assert (label[logs.PREDICTION_ID], label[logs.ENTITY]) == (id_, None)
 
 
 def test_the_tables_have_the_columns_that_the_contract_names(server: Any, row: Any) -> None:

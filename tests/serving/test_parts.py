@@ -13,8 +13,7 @@ from perennial_serving.cache import Cache, SavedRoute
 from perennial_serving.entities import entity_key
 from perennial_serving.ids import prediction_ids, version_of
 from perennial_serving.model import version_mark
-from perennial_serving.registry import Registry
-from perennial_spec.errors import ModelError, RegistryError, RequestError
+from perennial_spec.errors import RequestError
 from perennial_spec.route import Route
 
 
@@ -82,28 +81,6 @@ def test_saved_routes_come_back_and_a_broken_file_hides_no_other(tmp_path: Path)
     cache.save(saved)
     (tmp_path / "routes" / "b.json").write_text("{")
     assert cache.saved() == [saved]
-
-
-class Odd(Registry):
-    """A registry that lists what no MLflow should."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__("http://127.0.0.1:1", 0.1)
-        self.name = name
-
-    def _get(self, path: str, params: dict[str, str]) -> dict[str, Any]:
-        return {"files": [{"path": self.name}]}
-
-
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "..", ""])
-def test_a_bundle_cannot_write_outside_its_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ModelError, match="lists a file named"):
-        Odd(name).download("mlflow-artifacts:/a", tmp_path, 100)
-
-
-def test_a_registry_that_is_away_says_what_to_do() -> None:
-    with pytest.raises(RegistryError, match="perennial status"):
-        Registry("http://127.0.0.1:1", 0.5).routed()
 
 
 def test_a_prediction_id_tells_which_version_made_it() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from deltalake import DeltaTable
 
@@ -93,6 +94,18 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         text = failure(start(tmp_path, PERENNIAL_PORT=str(port), MLFLOW_TRACKING_URI="http://127.0.0.1:1"))
     assert f"cannot listen on 127.0.0.1:{port}" in text
     assert "PERENNIAL_PORT" in text
+
+
+def test_a_taken_port_for_grpc_is_named_and_leaves_nothing_running(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = start(tmp_path, PERENNIAL_GRPC_PORT=str(port), MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+        # Its processes hold their ends of this pipe: reading it to its end waits for all of them.
+        text = failure(process)
+    assert f"cannot listen on 127.0.0.1:{port} for gRPC" in text
+    assert "PERENNIAL_GRPC_PORT" in text
+    left = [each for each in psutil.process_iter(["cmdline", "cwd"]) if each.info["cwd"] == str(tmp_path)]
+    assert left == []
 
 
 @pytest.mark.parametrize(

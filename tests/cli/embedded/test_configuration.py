@@ -64,6 +64,19 @@ def test_only_the_controller_is_told_where_the_ledger_is(folder: Home) -> None:
     assert told == {"controller"}
 
 
+def test_the_server_follows_a_route_within_about_a_second_unless_told_otherwise(
+    folder: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told() -> list[str | None]:
+        parts = platform_parts(folder, PROJECT, Ports(), ensure_secrets(folder))
+        return [part.environment.get("PERENNIAL_SERVING_POLL_SECONDS") for part in parts if part.name == "server"]
+
+    monkeypatch.delenv("PERENNIAL_SERVING_POLL_SECONDS", raising=False)
+    assert told() == ["1"]
+    monkeypatch.setenv("PERENNIAL_SERVING_POLL_SECONDS", "30")
+    assert told() == ["30"]
+
+
 def test_rules_are_read_without_their_tests(tmp_path: Path) -> None:
     rules = tmp_path / "monitoring" / "rules"
     rules.mkdir(parents=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pytest
@@ -39,13 +40,16 @@ class Prediction:
     version: str
     score: float | None
     at: datetime
+    id: str = field(default_factory=lambda: str(uuid4()))
 
 
 @dataclass(frozen=True)
 class Label:
-    entity: str
+    entity: str | None
     value: float | None
     at: datetime
+    prediction: str | None = None
+    """Id of the one that it is of; then without an entity."""
 
 
 @dataclass
@@ -77,9 +81,8 @@ class Logs:
     def predict(self, rows: Iterable[Prediction]) -> None:
         rows = list(rows)
         self.predictions += rows
-        count = range(len(rows))
         columns: dict[str, list[Any]] = {
-            logs.PREDICTION_ID: [f"p{len(self.predictions)}-{number}" for number in count],
+            logs.PREDICTION_ID: [row.id for row in rows],
             logs.ENTITY: [row.entity for row in rows],
             logs.VERSION: [row.version for row in rows],
             logs.SCORE: [row.score for row in rows],
@@ -96,12 +99,24 @@ class Logs:
             logs.ENTITY: [row.entity for row in rows],
             logs.LABEL: [row.value for row in rows],
             logs.AT: [row.at for row in rows],
+            logs.PREDICTION_ID: [row.prediction for row in rows],
         }
         self._append(logs.LABELS, columns, logs.LABEL_COLUMNS)
 
+    def label_as_before(self, rows: Iterable[Label]) -> None:
+        """As a model server wrote labels that did not know labels of predictions."""
+        rows = list(rows)
+        self.labels += rows
+        columns: dict[str, list[Any]] = {
+            logs.ENTITY: [r.entity for r in rows],
+            logs.LABEL: [r.value for r in rows],
+            logs.AT: [r.at for r in rows],
+        }
+        self._append(logs.LABELS, columns, {name: logs.LABEL_COLUMNS[name] for name in columns})
+
     def _append(self, table: str, columns: dict[str, list[Any]], types: dict[str, str]) -> None:
         schema = pa.schema([(name, _TYPES[kind]) for name, kind in types.items()])
-        write_deltalake(self.uri(table), pa.table(columns, schema=schema), mode="append")
+        write_deltalake(self.uri(table), pa.table(columns, schema=schema), mode="append", schema_mode="merge")
 
     def compact(self) -> None:
         """As a model server does now and then."""

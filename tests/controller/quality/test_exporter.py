@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -28,18 +29,22 @@ def exported(exporter: Exporter) -> dict[str, dict[tuple[str, ...], float]]:
 
 def recomputed(flights: Any) -> dict[str, tuple[int, int, dict[str, float]]]:
     """Version to predictions, labels and metrics, from the raw rows by other means."""
-    newest: dict[tuple[str, str], Any] = {}
-    for row in sorted(flights.predictions, key=lambda row: row.at):
-        if row.entity is not None and row.at > flights.now - timedelta(hours=1):
-            newest[row.version, row.entity] = row
-    truth = {row.entity: row.value for row in sorted(flights.labels, key=lambda row: row.at)}
+    truth: dict[str, float] = {}
+    exact: dict[str, float] = {}
+    for label in sorted(flights.labels, key=lambda label: label.at):
+        (exact if label.prediction else truth)[label.prediction or label.entity] = label.value
+    rows = {(row.version, row.id): row for row in flights.predictions if row.at > flights.now - timedelta(hours=1)}
+    newest = {(row.version, row.entity or row.id): row for row in sorted(rows.values(), key=lambda row: row.at)}
     found = {}
     for version in {version for version, _ in newest}:
-        rows = [row for (of, _), row in newest.items() if of == version]
-        pairs = [(truth[row.entity], row.score) for row in rows if row.entity in truth]
+        own = [row for (of, id_), row in rows.items() if of == version and id_ in exact]
+        others = [row for (of, _), row in newest.items() if of == version and row.id not in exact]
+        others = [row for row in others if row.entity is not None or exact]
+        pairs = [(exact[row.id], row.score) for row in own]
+        pairs += [(truth[row.entity], row.score) for row in others if row.entity in truth]
         y, p = [y for y, _ in pairs], [p for _, p in pairs]
         values = {"brier": sk.brier_score_loss(y, p), "log_loss": sk.log_loss(y, p), "roc_auc": sk.roc_auc_score(y, p)}
-        found[version] = (len(rows), len(pairs), values)
+        found[version] = (len(own) + len(others), len(pairs), values)
     return found
 
 
@@ -92,6 +97,58 @@ def test_it_equals_a_recomputation_whatever_the_order(flights: Any, prediction: 
     agree(flights.exporter(), flights)
     flights.predict(rows(flights, prediction, label, seed + 100)[0])
     agree(exporter, flights)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_of_predictions_too_whatever_the_order(flights: Any, prediction: Any, label: Any, seed: int) -> None:
+    predictions, labels = rows(flights, prediction, label, seed)
+    chance = random.Random(seed)
+    nameless = [
+        prediction(None, chance.choice("12"), chance.random(), flights.ago(chance.uniform(0, 90))) for _ in range(50)
+    ]
+    shadows = [replace(row, version="3") for row in chance.sample(predictions, 100)]  # under the id of what they shadow
+    predictions = [*predictions, *nameless, *shadows]
+    ids = [row.id for row in chance.sample(predictions, 150)] + ["of nobody"]
+    own = [
+        label(None, float(chance.random() < 0.5), flights.ago(chance.uniform(-5, 90)), id_)
+        for id_ in ids + ids[:20]  # some are corrected
+    ]
+    exporter = flights.exporter()
+    flights.predict(predictions[:200])
+    flights.label_as_before(labels[:80])
+    agree(exporter, flights)
+    batches = [("predict", predictions[i : i + 50]) for i in range(200, len(predictions), 50)]
+    batches += [("label", labels[80:]), *(("label", own[i : i + 40]) for i in range(0, len(own), 40))]
+    chance.shuffle(batches)
+    for what, some in batches:
+        getattr(flights, what)(some)
+        agree(exporter, flights)
+    agree(flights.exporter(), flights)
+    flights.compact()
+    agree(exporter, flights)
+    agree(flights.exporter(), flights)
+    flights.now += timedelta(minutes=10)
+    agree(exporter, flights)
+
+
+def test_each_answer_about_an_entity_can_have_a_truth_of_its_own(flights: Any, prediction: Any, label: Any) -> None:
+    first, second, third = (
+        prediction("e1", "1", score, flights.ago(3 - at)) for at, score in enumerate((0.9, 0.2, 0.6))
+    )
+    exporter = flights.exporter()
+
+    def figures() -> tuple[float, ...]:
+        found = exported(exporter)
+        kinds = ("perennial_quality_labels", "perennial_quality_labelled_share")
+        return (*(found[kind]["flights", "1"] for kind in kinds), found["perennial_quality"]["flights", "1", "brier"])
+
+    flights.predict([first, second, third])
+    flights.label([label(None, 0.0, flights.now, first.id), label(None, 1.0, flights.now, second.id)])
+    assert figures() == pytest.approx((2, 2 / 3, (0.81 + 0.64) / 2))
+    flights.label([label("e1", 1.0, flights.now)])  # of the newest, which has none of its own
+    assert figures() == pytest.approx((3, 1, (0.81 + 0.64 + 0.16) / 3))
+    flights.label([label(None, 0.0, flights.ago(1), third.id)])
+    assert figures() == pytest.approx((3, 1, (0.81 + 0.64 + 0.36) / 3))
 
 
 def test_each_row_is_read_once(flights: Any, prediction: Any, label: Any, monkeypatch: pytest.MonkeyPatch) -> None:

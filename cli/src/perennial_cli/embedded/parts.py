@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from dataclasses import replace
@@ -33,6 +34,9 @@ LIGHT = {
     "DO_NOT_TRACK": "1",
 }
 
+POLL_VARIABLE, POLL_SECONDS = "PERENNIAL_SERVING_POLL_SECONDS", "1"
+"""The default of the model server is made for many of them; here there is one, and a person who waits for the next route."""
+
 
 def platform_of(home: Home, project: Path, ports: Ports, secrets: Secrets) -> Platform:
     """Where everything will be."""
@@ -63,6 +67,7 @@ def platform_parts(home: Home, project: Path, ports: Ports, secrets: Secrets) ->
     known = {**replace(platform, database_url=None).to_environment(), **LIGHT, HOME_VARIABLE: str(home.path)}
     ledger = {**known, **platform.to_environment()}
     server = databases.url(ports.postgres, secrets.postgres_password, "postgres")
+    poll = os.environ.get(POLL_VARIABLE, POLL_SECONDS)
     return (
         _postgres(home, ports, secrets),
         Part(
@@ -75,7 +80,7 @@ def platform_parts(home: Home, project: Path, ports: Ports, secrets: Secrets) ->
         mlflow.part(home, ports, secrets),
         *airflow.parts({**known, **airflow.environment(home, project, ports, secrets)}, server, ports),
         *prometheus.parts(home, ports),
-        _ours("server", "perennial_serving", known, ports, needs=("mlflow",)),
+        _ours("server", "perennial_serving", {**known, POLL_VARIABLE: poll}, ports, needs=("mlflow",)),
         _ours("controller", "perennial_controller", ledger, ports, needs=("databases",)),
         _ours("quality", "perennial_controller.quality", known, ports, needs=("mlflow",)),
     )

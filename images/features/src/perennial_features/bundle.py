@@ -92,7 +92,8 @@ class Bundle:
 
     def predict(self, columns: Columns) -> Scores:
         """float64[rows]: the probability of the positive class (classifier), the value (regressor), or the score by
-        which rows of one list are put in order, the highest first (ranker).
+        which rows of one list are put in order, the highest first (ranker). float64[rows, classes] where a classifier gives
+        a probability to each of several.
 
         Args:
             columns: typed input columns, as `columns_from_rows` makes them.

@@ -44,6 +44,8 @@ def _serve() -> int:
     signal.signal(signal.SIGINT, end)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(server.serve(sockets=[sock]))
+    if server.failure is not None:
+        raise server.failure
     return 0 if server.started else 1
 
 

@@ -78,7 +78,10 @@ class App:
             found = feedback.parse(body, settings.max_rows, marks)
             labels = found.labels
             if served.redacts_entity:
-                labels = [replace(label, entity=stored_key(served.name, label.entity)) for label in labels]
+                labels = [
+                    label if label.entity is None else replace(label, entity=stored_key(served.name, label.entity))
+                    for label in labels
+                ]
             kept = self.prediction_log.labels(served.name, labels)
             if not (kept and self.prediction_log.rows(served.name, logs.REWARDS, found.rewards)):
                 raise Overloaded("the label log has no room", next="send the same labels again in a moment")
@@ -120,7 +123,7 @@ class App:
         model = served.model(version) if version else served.first
         assert model is not None
         versions = [version] if version else list(served.models)
-        return json_response(oip.metadata(served.name, versions, model.schema))
+        return json_response(oip.metadata(served.name, versions, model.schema, model.outputs))
 
     async def model_ready(self, request: Request) -> Response:
         served = self.fleet.need(request.path_params["model"])

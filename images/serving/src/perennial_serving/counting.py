@@ -18,6 +18,8 @@ PROTOCOLS = ("oip", "mlflow", "grpc", "shadow", "explain")
 OTHER = 0
 """Stands for every status that is not in `CODES`."""
 CODES = (200, 400, 401, 404, 405, 408, 413, 415, 422, 429, 431, 500, 503, 504, OTHER)
+UNCHANGED, CHANGED, FAILED = POLLS = ("unchanged", "changed", "failed")
+"""What came of a look at the registry."""
 _BEGIN_AT_0 = [(protocol, code) for protocol in PROTOCOLS[:3] for code in (200, 500)]
 
 _ROWS, _NANOSECONDS, _LATENCY = 0, 1, 2
@@ -128,6 +130,8 @@ class ServerCounters:
         """Requests that were refused because too many were in progress, by pipeline."""
         self.shadow_dropped = numbers.table("shadow_dropped")
         """Rows that a shadow version did not get to see, by pipeline and version."""
+        self.polls = numbers.table("registry_polls")
+        """Looks at the registry, by outcome. The follower's thread adds, and nobody else."""
         self.log_written = numbers.table("log_written")
         """Prediction rows in the log's table, by pipeline; so the two below."""
         self.log_dropped = numbers.table("log_dropped")

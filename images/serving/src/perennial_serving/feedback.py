@@ -16,7 +16,7 @@ from perennial_serving.log_entries import Label, Reward
 from perennial_serving.rows import check_count, json_object, kind_of, need_list
 from perennial_spec.errors import RequestError
 
-_LABEL_FIELDS, _REWARD_FIELDS = {"entity", "label", "at"}, {"prediction_id", "reward", "at"}
+_LABEL_FIELDS, _REWARD_FIELDS = {"entity", "prediction_id", "label", "at"}, {"prediction_id", "reward", "at"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -33,6 +33,8 @@ class Feedback:
 
 def parse(body: bytes, max_rows: int, marks: Mapping[str, int]) -> Feedback:
     """`{"labels": [{"entity", "label", "at"}], "rewards": [{"prediction_id", "reward", "at"}]}`: one or both; `at` may be missing.
+
+    A label names the entity, or with `prediction_id` the one prediction that it is of.
 
     Args:
         body: JSON.
@@ -62,27 +64,34 @@ def parse(body: bytes, max_rows: int, marks: Mapping[str, int]) -> Feedback:
 
 
 def _label(value: Any, where: str, now: int) -> Label:
-    _check_fields(value, _LABEL_FIELDS, where, "an object with entity, label and perhaps at")
+    _check_fields(value, _LABEL_FIELDS, where, "an object with entity or prediction_id, label and perhaps at")
     entity = entity_key(value.get("entity"), f"{where}.entity")
-    if entity is None:
-        raise RequestError("is missing", where=f"{where}.entity", expected="the entity that was predicted")
+    id_ = None if value.get("prediction_id") is None else _prediction_id(value, where)
+    if (entity is None) == (id_ is None):
+        what, place = ("is missing", f"{where}.entity") if id_ is None else ("has entity and prediction_id", where)
+        raise RequestError(what, where=place, expected="the entity that was predicted, or the prediction_id")
     label = value.get("label")
     if not isinstance(label, int | float) or not math.isfinite(label):
         raise RequestError(f"got {kind_of(label)}", where=f"{where}.label", expected="a number, true or false")
-    return Label(entity, float(label), _at(value, where, now))
+    return Label(entity, float(label), _at(value, where, now), id_)
 
 
 def _reward(value: Any, where: str, now: int, marks: Mapping[str, int]) -> Reward:
     _check_fields(value, _REWARD_FIELDS, where, "an object with prediction_id, reward and perhaps at")
+    id_ = _prediction_id(value, where)
+    reward = value.get("reward")
+    if isinstance(reward, bool) or not isinstance(reward, int | float) or not math.isfinite(reward):
+        raise RequestError(f"got {kind_of(reward)}", where=f"{where}.reward", expected="a number")
+    return Reward(id_, version_of(id_, marks), float(reward), _at(value, where, now))
+
+
+def _prediction_id(value: dict[str, Any], where: str) -> str:
     id_ = value.get("prediction_id")
     if not isinstance(id_, str) or not _is_uuid(id_):
         raise RequestError(
             f"got {kind_of(id_)}", where=f"{where}.prediction_id", expected="the id that came with the prediction"
         )
-    reward = value.get("reward")
-    if isinstance(reward, bool) or not isinstance(reward, int | float) or not math.isfinite(reward):
-        raise RequestError(f"got {kind_of(reward)}", where=f"{where}.reward", expected="a number")
-    return Reward(id_, version_of(id_, marks), float(reward), _at(value, where, now))
+    return id_
 
 
 def _check_fields(value: Any, fields: set[str], where: str, expected: str) -> None:

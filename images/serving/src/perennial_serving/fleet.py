@@ -75,6 +75,8 @@ class Fleet:
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(pipeline, version) that failed to load: reason."""
     registry_up: bool = False
+    registry_answered: float = 0.0
+    """When it last answered: seconds since 1970; 0: not yet."""
     settled: bool = False
     """The registry, or the disk, has said what is to be served."""
     started: bool = False

@@ -2,6 +2,8 @@
 
     registry --poll--> wanted --load (two threads)--> loaded --settle--> Fleet.served, and the last good route on disk
 
+A poll that brings nothing new ends there: nothing is settled until a route, a loader or a clock asks for it.
+
 A route takes effect only when every version that takes traffic in it is loaded; until then, and for as long as one is refused, the
 route before stays in force. With the registry away the last route holds, also over a restart. A model whose route tag vanishes is held too:
 to stop serving, give it a route without weights.
@@ -10,7 +12,7 @@ to stop serving, give it a route without weights.
 from __future__ import annotations
 
 import logging
-import random
+import math
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +22,7 @@ from perennial_serving.cache import Cache, SavedRoute
 from perennial_serving.fleet import Fleet, Served
 from perennial_serving.loading import load_model
 from perennial_serving.model import LoadedModel
+from perennial_serving.pace import Pace
 from perennial_serving.refusals import sentence
 from perennial_serving.registry import Listing, Registry
 from perennial_serving.settings import Settings
@@ -30,7 +33,6 @@ log = logging.getLogger(__name__)
 Key = tuple[str, str]
 _MAX_RETRY_SECONDS = 60.0
 _STOP_SECONDS = 2.0
-_RANDOM = random.Random()  # noqa: S311 (no secret)
 
 
 class Follower:
@@ -38,14 +40,21 @@ class Follower:
 
     def __init__(self, fleet: Fleet, registry: Registry, cache: Cache, settings: Settings) -> None:
         self._fleet, self._registry, self._cache, self._settings = fleet, registry, cache, settings
+        self._pace = Pace(settings)
+        self._listed: tuple[Listing, ...] | None = None
+        """What the registry said last."""
         self._wanted: dict[str, Listing] = {}
         self._uris: dict[Key, str] = {}
         self._loading: dict[Key, Future[LoadedModel]] = {}
         self._loaded: dict[Key, LoadedModel] = {}
         self._retry: dict[Key, tuple[float, float]] = {}
-        """When a refused version may be tried again, and how long to wait after that."""
+        """When a version that did not load may be tried again, and how long to wait after that."""
+        self._unfetched: set[Key] = set()
+        """Those among them that could not be fetched."""
         self._left: dict[Key, float] = {}
         """When a version left the route."""
+        self._settle_at = -math.inf
+        """When there is something to settle, if nothing happens before."""
         self._said: dict[str, str] = {}
         self._loaders = ThreadPoolExecutor(2, thread_name_prefix="load")
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -58,6 +67,7 @@ class Follower:
         """End the thread; does not wait long for a call to the registry that is under way."""
         self._stop.set()
         self._wake.set()
+        self._registry.cut()
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
         self._loaders.shutdown(wait=False, cancel_futures=True)
@@ -65,19 +75,30 @@ class Follower:
 
     def _run(self) -> None:
         self._restore()
-        due = 0.0
+        look_at = -math.inf
         while not self._stop.is_set():
             try:
-                if time.monotonic() >= due:
-                    self._look()
-                    jitter = _RANDOM.uniform(0, self._settings.poll_jitter)
-                    due = time.monotonic() + self._settings.poll_seconds * (1 + jitter)
-                self._settle()
+                if time.monotonic() >= look_at:
+                    look_at = math.inf
+                    look_at = self._poll()
+                if self._unsettled():
+                    self._settle()
             except Exception:  # the thread must outlive whatever the registry or the disk come up with
                 log.exception("following the registry failed; the last route holds")
-                due = time.monotonic() + self._settings.poll_seconds
-            self._wake.wait(max(0.0, due - time.monotonic()))
+                look_at = min(look_at, time.monotonic() + self._pace.failed())
+                self._settle_at = look_at
+            self._wake.wait(max(0.0, min(look_at, self._settle_at) - time.monotonic()))
             self._wake.clear()
+
+    def _poll(self) -> float:
+        """Look once; when to look again."""
+        start = time.monotonic()
+        answered = self._look()
+        end = time.monotonic()
+        return end + (self._pace.answered(end - start) if answered else self._pace.failed())
+
+    def _unsettled(self) -> bool:
+        return time.monotonic() >= self._settle_at or any(future.done() for future in self._loading.values())
 
     def _restore(self) -> None:
         for saved in self._cache.saved():
@@ -88,23 +109,40 @@ class Follower:
     def _serves(self, name: str) -> bool:
         return not self._settings.pipelines or name in self._settings.pipelines
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Take note of what the registry says; whether it says anything."""
         try:
-            listings = [listing for listing in self._registry.routed() if self._serves(listing.name)]
+            listed = self._registry.routed()
         except RegistryError as error:
-            if self._fleet.registry_up or not self._fleet.settled:
+            if (self._fleet.registry_up or not self._fleet.settled) and not self._stop.is_set():
                 self._say("", f"{sentence(error)}; the last route holds")
             self._fleet.registry_up = False
-            return
-        self._said.pop("", None)
-        self._fleet.registry_up = True
-        for listing in listings:
+            return False
+        self._fleet.registry_answered = self._registry.answered
+        if not self._fleet.registry_up:
+            self._back()
+        if listed == self._listed:  # at no cost for what is the same object
+            return True
+        self._listed = listed
+        self._settle_at = -math.inf
+        for listing in filter(lambda listing: self._serves(listing.name), listed):
             if listing.route is None:
                 self._say(listing.name, f"{listing.fault}; the last route holds")
             else:
                 self._wanted[listing.name] = listing
+        return True
+
+    def _back(self) -> None:
+        """The registry answers again, or for the first time: what it could not give may be had now."""
+        self._said.pop("", None)
+        self._fleet.registry_up = True
+        for key in self._unfetched:
+            self._retry.pop(key, None)
+        self._unfetched.clear()
+        self._settle_at = -math.inf
 
     def _settle(self) -> None:
+        self._settle_at = math.inf
         for key in [key for key, future in self._loading.items() if future.done()]:
             self._collect(key, self._loading.pop(key))
         waiting: dict[str, str] = {}
@@ -135,7 +173,10 @@ class Follower:
 
     def _load(self, name: str, version: str) -> None:
         key = (name, version)
-        if key in self._loaded or key in self._loading or time.monotonic() < self._retry.get(key, (0.0, 0.0))[0]:
+        if key in self._loaded or key in self._loading:
+            return
+        if time.monotonic() < (retry_at := self._retry.get(key, (0.0, 0.0))[0]):
+            self._settle_at = min(self._settle_at, retry_at)
             return
         future = self._loaders.submit(self._fetch_and_load, name, version)
         self._loading[key] = future
@@ -154,7 +195,7 @@ class Follower:
         return model
 
     def _fetch(self, uri: str, folder: Path) -> None:
-        self._registry.download(uri, folder, self._settings.max_bundle_bytes)
+        self._registry.download(uri, folder, self._settings.max_bundle_bytes, self._settings.load_timeout_seconds)
 
     def _collect(self, key: Key, future: Future[LoadedModel]) -> None:
         try:
@@ -162,14 +203,15 @@ class Follower:
         except Exception as error:
             what = sentence(error) if isinstance(error, PerennialError) else f"{type(error).__name__}: {error}"
             wait = self._retry.get(key, (0.0, self._settings.retry_seconds))[1]
+            self._retry[key] = (time.monotonic() + self._pace.spread(wait), min(2 * wait, _MAX_RETRY_SECONDS))
             if isinstance(error, RegistryError):  # says nothing about the version: nobody may take it for a bad one
-                self._retry[key] = (time.monotonic() + self._settings.retry_seconds, self._settings.retry_seconds)
+                self._unfetched.add(key)
                 self._say(key[0], f"version {key[1]} cannot be fetched: {what}")
                 return
-            self._retry[key] = (time.monotonic() + wait, min(2 * wait, _MAX_RETRY_SECONDS))
             self._fleet.refused = {**self._fleet.refused, key: what}
             log.warning("version %s of %s is refused, tried again in %.0f s: %s", key[1], key[0], wait, what)
             return
+        self._unfetched.discard(key)
         self._retry.pop(key, None)
         self._fleet.refused = {k: why for k, why in self._fleet.refused.items() if k != key}
         log.info("version %s of %s is loaded", key[1], key[0])
@@ -196,9 +238,13 @@ class Follower:
         for key in [key for key in self._loaded if key[0] == name]:
             if key[1] in wanted:
                 self._left.pop(key, None)
-            elif now - self._left.setdefault(key, now) >= self._settings.grace_seconds:
+                continue
+            until = self._left.setdefault(key, now) + self._settings.grace_seconds
+            if now >= until:
                 del self._loaded[key], self._left[key]
                 log.info("version %s of %s is unloaded", key[1], name)
+            else:
+                self._settle_at = min(self._settle_at, until)
         gone = [key for key in self._fleet.refused if key[0] == name and key[1] not in wanted]
         if gone:
             self._fleet.refused = {key: why for key, why in self._fleet.refused.items() if key not in gone}

@@ -5,6 +5,7 @@ Imported only when a port is configured: gRPC takes memory and threads that nobo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -45,6 +46,8 @@ _CODES = {
 }
 _PUSHBACK = ("grpc-retry-pushback-ms", "1000")
 """What Retry-After is over HTTP: clients with a retry policy wait so long."""
+_LAST_SECONDS = 0.5
+"""At the end, predictions are refused for so long before the port is closed."""
 _MAX_DETAILS = 2000
 """Characters of a message: it travels in the trailers, and clients accept 8 KiB of those."""
 
@@ -93,6 +96,7 @@ class GrpcServer:
         self._authorize = authorize
         self._shared = shared
         self._server: Any = None
+        self._ending = False
 
     async def start(self) -> int:
         """Listen, on the running event loop. The port.
@@ -128,8 +132,14 @@ class GrpcServer:
         return self.port
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, and wait at most `grace` seconds for those under way."""
+        """Take no new calls, and wait at most `grace` seconds for those under way.
+
+        gRPC itself tells a call that meets the closing port CANCELLED, which clients take for their own doing and do not repeat
+        elsewhere. So those who go on asking are first told UNAVAILABLE, and when to come back.
+        """
         if self._server is not None:
+            self._ending = True
+            await asyncio.sleep(min(_LAST_SECONDS, grace))
             await self._server.stop(grace)
             self._server = None
 
@@ -186,6 +196,8 @@ class GrpcServer:
     async def _infer(self, message: wire.ModelInferRequest, context: Context) -> wire.ModelInferResponse:
         app, start, pipeline = self.app, time.perf_counter(), ""
         try:
+            if self._ending:
+                raise NotReady("the server is about to end", next="ask another one, or try again")
             served = app.fleet.need(message.model_name)
             pipeline, version = served.name, message.model_version or None
             request = grpc_codec.parse(message, app.predictions.settings.max_rows, _model(served, version).schema)
@@ -239,9 +251,9 @@ class GrpcServer:
 
     async def _model_metadata(self, message: wire.ModelMetadataRequest, _: Context) -> wire.ModelMetadataResponse:
         served = self.app.fleet.need(message.name)
-        schema = _model(served, message.version).bundle.schema
+        model = _model(served, message.version)
         versions = [message.version] if message.version else list(served.models)
-        return wire.ModelMetadataResponse(**metadata(served.name, versions, schema))
+        return wire.ModelMetadataResponse(**metadata(served.name, versions, model.schema, model.outputs))
 
     async def _repository(self, message: wire.RepositoryIndexRequest, _: Context) -> wire.RepositoryIndexResponse:
         fleet, found = self.app.fleet, wire.RepositoryIndexResponse()

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from perennial_features.bundle import Bundle
 from perennial_serving.counting import VersionCounters
 from perennial_serving.intake import Intake
@@ -44,6 +46,7 @@ def load_model(pipeline: str, version: str, uri: str, folder: Path, settings: Se
     if not isinstance(data, dict) or not data.get("entity"):
         raise ModelError("the bundle's spec names no entity", where=str(folder), next="train again")
     logged = logged_columns(bundle, data)
+    outputs = _outputs(bundle)
     model = LoadedModel(
         pipeline=pipeline,
         version=version,
@@ -56,12 +59,20 @@ def load_model(pipeline: str, version: str, uri: str, folder: Path, settings: Se
         logged=logged,
         log_share=share_of(bundle.spec),
         scorer=Scorer(bundle),
-        intake=Intake(bundle.schema, data["entity"], logged, _INTAKE_ROWS),
+        # The short way writes one number per row.
+        intake=Intake(bundle.schema, data["entity"], logged, _INTAKE_ROWS) if outputs == 1 else None,
+        outputs=outputs,
         uri=uri,
         folder=folder,
     )
     _warm(model)
     return model
+
+
+def _outputs(bundle: Bundle) -> int:
+    """Values per row: classes, where the model gives a probability to each."""
+    scores = bundle.predict_encoded(np.zeros((1, len(bundle.schema.features)), dtype=np.float32))
+    return int(scores.size)
 
 
 class _Trees:
@@ -105,12 +116,11 @@ def _failure(folder: Path, child: subprocess.CompletedProcess[str]) -> ModelErro
 
 def _warm(model: LoadedModel) -> None:
     """The first prediction builds tables and views; no client should wait for that."""
-    assert model.intake is not None
     smoke = model.bundle.smoke
     if not smoke.predictions:
         return
     first = {name: list(values[:1]) for name, values in smoke.columns.items()}
     for _ in range(_WARM_UP):
-        if model.intake.columns(first, 1, 0):
+        if model.intake is not None and model.intake.columns(first, 1, 0):
             model.scorer.predict(model.scorer.matrix(model.intake.typed(1), 1))
         model.bundle.predict(model.bundle.columns(first))

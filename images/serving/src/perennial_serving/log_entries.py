@@ -137,10 +137,12 @@ class Noted:
 
 @dataclass(frozen=True)
 class Label:
-    entity: str
+    entity: str | None
+    """None when the label names its prediction."""
     label: float
     at: int
     """Microseconds since 1970, UTC."""
+    prediction_id: str | None = None
 
 
 @dataclass(frozen=True)

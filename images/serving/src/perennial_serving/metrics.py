@@ -10,7 +10,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from perennial_serving.counting import BUCKETS, OTHER, ServerCounters
+from perennial_serving.counting import BUCKETS, OTHER, POLLS, ServerCounters
 from perennial_serving.fleet import Fleet
 from perennial_serving.model import LoadedModel
 from perennial_serving.prediction_log import PredictionLog
@@ -35,7 +35,7 @@ class ServingCollector(Collector):
         yield self._requests(models)
         yield from self._routes()
         yield from self._logs()
-        yield GaugeMetricFamily(names.REGISTRY_UP, "1: the registry answered last time.", self._fleet.registry_up)
+        yield from self._registry()
 
     def _requests(self, models: list[LoadedModel]) -> Metric:
         found = CounterMetricFamily(
@@ -110,6 +110,16 @@ class ServingCollector(Collector):
         for of, value in self._server.reward_sums.items():
             total.add_metric(of, value)
         yield from (count, total)
+
+    def _registry(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(names.REGISTRY_UP, "1: the registry answered last time.", self._fleet.registry_up)
+        yield GaugeMetricFamily(
+            names.REGISTRY_ANSWERED, "When the registry answered last; 0: never.", self._fleet.registry_answered
+        )
+        polls = CounterMetricFamily(names.REGISTRY_POLLS, "Looks at the registry, by outcome.", labels=("outcome",))
+        for outcome in POLLS:
+            polls.add_metric([outcome], self._server.polls.get(outcome))
+        yield polls
 
     def _shed(self) -> Metric:
         found = CounterMetricFamily(names.REQUESTS_SHED, "Requests refused over capacity.", labels=("pipeline",))

@@ -42,6 +42,8 @@ class LoadedModel:
     """Typed columns for plain rows; None where every request goes the general way."""
     log_share: float = 1.0
     """Share of the predictions that is logged."""
+    outputs: int = 1
+    """Values per row."""
     uri: str = ""
     folder: Path = field(default_factory=Path)
 

@@ -66,9 +66,11 @@ _FEEDBACK: Json = {
             "type": "array",
             "items": {
                 "type": "object",
-                "required": ["entity", "label"],
+                "required": ["label"],
+                "oneOf": [{"required": ["entity"]}, {"required": ["prediction_id"]}],
                 "properties": {
                     "entity": _ENTITY,
+                    "prediction_id": {"type": "string", "format": "uuid"},
                     "label": {"type": ["number", "boolean"]},
                     "at": {"type": "string", "format": "date-time"},
                 },

@@ -47,11 +47,13 @@ class Scorer:
         return self._explained(columns)
 
     def predict(self, matrix: Matrix) -> Scores:
-        """float64[rows]."""
+        """float64[rows], or float64[rows, outputs]."""
         return self._bundle.predict_encoded(matrix)
 
     def count(self, matrix: Matrix, scores: Scores, counters: Counts) -> None:
-        """Add these rows to int64[bins], in the order of `Reference.series`."""
+        """Add these rows to int64[bins], in the order of `Reference.series`. Of several outputs the first is binned, as it is logged."""
+        if scores.ndim > 1:
+            scores = np.ascontiguousarray(scores[:, 0])
         self._bins.count(matrix, scores, counters)
 
     def _explained(self, columns: Mapping[str, Array]) -> Matrix:

@@ -62,7 +62,18 @@ class Parts:
     grpc: GrpcServer | None = None
 
     async def start(self) -> None:
-        """On the event loop."""
+        """On the event loop. What has started is stopped again when another part cannot.
+
+        Raises:
+            PlatformError: the port for gRPC is taken.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
         sys.setswitchinterval(_SWITCH_SECONDS)
         if self.prediction_log is not None:
             self.prediction_log.start()
@@ -138,7 +149,8 @@ def assemble(platform: Platform, settings: Settings) -> Parts:
         prediction_log,
         Keys.load(Path(settings.api_keys_file)) if settings.api_keys_file else None,
     )
-    follower = Follower(fleet, Registry(url, settings.registry_timeout), _cache(settings), settings)
+    registry = Registry(url, settings.registry_timeout, settings.pipelines, counters.polls)
+    follower = Follower(fleet, registry, _cache(settings), settings)
     return Parts(settings, fleet, follower, engine, prediction_log, app, Turns(fleet, engine, settings, app.keys))
 
 
@@ -161,8 +173,15 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._parts = parts
         self._sweeping: asyncio.Task[None] | None = None
+        self.failure: PlatformError | None = None
+        """Why it has not started."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await self._parts.start()
+        except PlatformError as error:  # not in the lifespan: uvicorn would print a traceback
+            self.failure, self.should_exit = error, True
+            return
         await super().startup(sockets)
         self._sweeping = asyncio.create_task(sweep(self.server_state.connections))
 
@@ -193,7 +212,6 @@ def server_of(parts: Parts) -> Server:
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        await parts.start()
         yield
         await parts.stop()
 

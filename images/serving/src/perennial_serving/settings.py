@@ -17,6 +17,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "grpc_port": (0, 65_535),
     "poll_seconds": (0.01, 3600),
     "poll_jitter": (0, 10),
+    "poll_max_seconds": (0.01, 3600),
     "registry_timeout": (0.1, 600),
     "retry_seconds": (0.01, 3600),
     "load_timeout_seconds": (1, 86_400),
@@ -51,18 +52,20 @@ class Settings:
     pipelines: tuple[str, ...] = ()
     """Serve only these (comma separated); empty: every registered model that has a route."""
 
-    poll_seconds: float = 1.0
-    """Time between two looks at the registry."""
+    poll_seconds: float = 4.0
+    """Time between two looks at the registry. With the jitter it is shorter than the 5 seconds after which MLflow closes a connection."""
     poll_jitter: float = 0.2
-    """Share of `poll_seconds` that is random, so that replicas do not ask in step."""
+    """At random, up to this share of `poll_seconds` is added, so that replicas do not ask in step."""
+    poll_max_seconds: float = 30.0
+    """While the registry is away or slow, the time between two looks grows up to this."""
     registry_timeout: float = 5.0
-    """Seconds for one call to the registry, after which the last route holds."""
+    """Seconds for one answer of the registry to arrive whole, after which the last route holds."""
     retry_seconds: float = 2.0
-    """First wait after a version failed to load; doubles up to a minute."""
+    """First wait after a version failed to load, or could not be fetched; doubles up to a minute."""
     grace_seconds: float = 60.0
     """A version that left the route stays loaded this long, so that going back is instant."""
     load_timeout_seconds: float = 120.0
-    """A version whose loading and checking takes longer is refused."""
+    """A version whose loading and checking takes longer is refused; one whose fetching does is fetched again later."""
     cache_bundles: int = 6
     """Bundles kept on disk per pipeline beside those in use."""
     max_bundle_bytes: int = 2**30

@@ -33,11 +33,15 @@ PREDICTION_COLUMNS: dict[str, str] = {
 """Column to type, in order. The same entity may be asked for more than once: the newest `at` is the current answer."""
 
 LABEL_COLUMNS: dict[str, str] = {
-    ENTITY: "string",  # the spec's data.entity as text
+    ENTITY: "string",  # the spec's data.entity as text; null when the label names its prediction
     LABEL: "double",  # what came true: 0 or 1 for a classifier
     AT: "timestamp[us, UTC]",  # when the label arrived at the server, unless the client said otherwise
+    PREDICTION_ID: "string",  # the one prediction that it is of; null, or not there in an older table, when it is its entity's
 }
-"""Column to type, in order. A label may be corrected: the newest `at` of an entity wins."""
+"""Column to type, in order. A label may be corrected: the newest `at` of an entity, or of a prediction, wins.
+
+An entity's label is for the newest prediction of each version. A prediction's own label is for that one, whatever its entity's says.
+"""
 
 REWARD_COLUMNS: dict[str, str] = {
     PREDICTION_ID: "string",  # the prediction that the reward came of

@@ -126,7 +126,8 @@ def _settled_history(table: DeltaTable) -> list[dict[str, Any]]:
     process committed is not to be trusted, and is read again.
     """
     while True:
-        version, commits = table.version(), table.history(_LOOK_BACK)
+        version = table.version()
+        commits: list[dict[str, Any]] = table.history(_LOOK_BACK)
         table.update_incremental()
         if table.version() == version:
             return commits

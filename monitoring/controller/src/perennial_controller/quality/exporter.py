@@ -31,7 +31,7 @@ class Quality:
     labels: int
     """Predictions in the window whose label is known."""
     labelled_share: float
-    """Of the predictions in the window that name their entity."""
+    """Of the predictions in the window that name their entity; once labels name predictions, of those without one too."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,25 @@ class Measured:
 
 
 class Followed:
-    """One pipeline's two logs and their window."""
+    """One pipeline's two logs and their window.
+
+    Predictions are kept one by one only where labels name them: with the first such label, the logs are read once more.
+    """
 
     def __init__(self, store: str, pipeline: str, wanted: Measured) -> None:
         self.wanted = wanted
-        self._predictions = Tail(
-            f"{store}/{pipeline}/{logs.PREDICTIONS}", (logs.ENTITY, logs.VERSION, logs.SCORE, logs.AT)
-        )
-        self._labels = Tail(f"{store}/{pipeline}/{logs.LABELS}", (logs.ENTITY, logs.LABEL, logs.AT))
-        self._window = Window(wanted.window)
+        self._folder = f"{store}/{pipeline}"
         self._quality: dict[str, Quality] = {}
         self._seen: dict[str, tuple[int, int]] = {}
+        self._begin(one_by_one=False)
+
+    def _begin(self, one_by_one: bool) -> None:
+        self._one_by_one = one_by_one
+        ids = (logs.PREDICTION_ID,) if one_by_one else ()
+        columns = (logs.ENTITY, logs.VERSION, logs.SCORE, logs.AT, *ids)
+        self._predictions = Tail(f"{self._folder}/{logs.PREDICTIONS}", columns)
+        self._labels = Tail(f"{self._folder}/{logs.LABELS}", (logs.ENTITY, logs.LABEL, logs.AT, logs.PREDICTION_ID))
+        self._window = Window(self.wanted.window)
 
     def refresh(self, now: int) -> dict[str, Quality]:
         """Read what is new and measure again what has changed.
@@ -69,7 +77,12 @@ class Followed:
         Raises:
             what `Tail.read` raises; what was read before that is kept.
         """
-        new = self._read(now - self.wanted.window)
+        since = now - self.wanted.window
+        try:
+            new = self._read(since)
+        except _PredictionsAreNamed:
+            self._begin(one_by_one=True)
+            new = self._read(since)
         joined = self._window.join(now)
         sizes = {version: (len(pairs.labels), pairs.predictions) for version, pairs in joined.items()}
         if new or sizes != self._seen:
@@ -81,11 +94,14 @@ class Followed:
         new = False
         for batch in self._predictions.read(since):
             entities, versions, scores, times = _columns(batch.rows, logs.ENTITY, logs.VERSION, logs.SCORE, logs.AT)
-            self._window.add_predictions(entities, versions, scores, times)
+            ids = _values(batch.rows.column(logs.PREDICTION_ID)) if self._one_by_one else None
+            self._window.add_predictions(entities, versions, scores, times, ids)
             new = True
         for batch in self._labels.read(since):
-            entities, labels, times = _columns(batch.rows, logs.ENTITY, logs.LABEL, logs.AT)
-            self._window.add_labels(entities, labels, times, batch.written)
+            if not self._one_by_one and batch.rows.column(logs.PREDICTION_ID).null_count < batch.rows.num_rows:
+                raise _PredictionsAreNamed
+            entities, labels, times, ids = _columns(batch.rows, logs.ENTITY, logs.LABEL, logs.AT, logs.PREDICTION_ID)
+            self._window.add_labels(entities, labels, times, batch.written, ids)
             new = True
         return new
 
@@ -93,6 +109,10 @@ class Followed:
         return Quality(
             measure(self.wanted.metrics, pairs.scores, pairs.labels), len(pairs.labels), pairs.labelled_share
         )
+
+
+class _PredictionsAreNamed(Exception):
+    """A label names its prediction, and predictions were not kept one by one."""
 
 
 def _columns(rows: Any, *columns: str) -> list[list[Any]]:

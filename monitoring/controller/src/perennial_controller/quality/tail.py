@@ -83,9 +83,17 @@ class Tail:
         raise AssertionError  # count() does not end
 
     def _read(self, path: str) -> Any:
+        """The columns that are wanted; those that the table did not have yet when the file was written are null."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        return pq.read_table(path, columns=list(self._columns), filesystem=self._files)
+        held = pq.read_schema(path, filesystem=self._files).names
+        wanted = [column for column in self._columns if column in held]
+        rows = pq.read_table(path, columns=wanted, filesystem=self._files)
+        for column in self._columns:
+            if column not in held:
+                rows = rows.append_column(column, pa.nulls(rows.num_rows))
+        return rows
 
 
 def _microseconds(value: Any) -> int:
