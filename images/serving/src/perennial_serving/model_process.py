@@ -133,11 +133,12 @@ class ProcessModel:
         rows = len(next(iter(columns.values())))
         return await self._calls.ask(self._signature.typed(columns), rows)
 
-    async def close(self) -> None:
-        """Answer what waits, within the time that one prediction may take, and end the processes."""
+    async def close(self, seconds: float | None = None) -> None:
+        """Answer what waits, within `seconds` or the time that one prediction may take, and end the processes."""
         self._calls.end()
         if self._runners:
-            _, late = await asyncio.wait(self._runners, timeout=self._settings.pyfunc_timeout_seconds)
+            limit = self._settings.pyfunc_timeout_seconds if seconds is None else seconds
+            _, late = await asyncio.wait(self._runners, timeout=limit)
             for runner in late:
                 runner.cancel()
             await asyncio.gather(*self._runners, return_exceptions=True)

@@ -81,7 +81,7 @@ def _example(model: Any, folder: Path) -> dict[str, Any] | None:
     if isinstance(found, tuple):  # inputs and parameters
         found = found[0]
     if hasattr(found, "columns"):
-        return {str(name): found[name].to_numpy().tolist() for name in found.columns}
+        return {str(name): found[name].to_numpy() for name in found.columns}
     if isinstance(found, dict):
         return {str(name): np.atleast_1d(np.squeeze(np.asarray(values))).tolist() for name, values in found.items()}
     matrix = np.asarray(found)

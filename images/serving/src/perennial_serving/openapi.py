@@ -212,7 +212,11 @@ def _pipeline(name: str, schema: FeatureSchema, entity: str) -> Json:
 def _record(schema: FeatureSchema, entity: str) -> Json:
     properties = {column.name: _value(column) for column in schema.inputs}
     required = [column.name for column in schema.inputs if not column.nullable]
-    return {"type": "object", "required": required, "properties": {entity: _ENTITY, **properties}}
+    return {
+        "type": "object",
+        "required": required,
+        "properties": {**({entity: _ENTITY} if entity else {}), **properties},
+    }
 
 
 def _value(column: InputColumn) -> Json:

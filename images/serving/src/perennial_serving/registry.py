@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import ValidationError
 
+from perennial_serving.registered import model_uri
 from perennial_spec import names
 from perennial_spec.errors import ModelError, RegistryError
 from perennial_spec.route import Route
@@ -64,13 +65,15 @@ class Registry:
         return [listing for listing in found if SAFE_NAME.fullmatch(listing.name)]
 
     def bundle_uri(self, name: str, version: str) -> str:
-        """Where the bundle of a version is.
+        """Where the bundle of a version is; without a bundle, the files of the model that MLflow has logged.
 
         Raises:
             ModelError: the version does not say.
         """
-        answer = self._get("mlflow/model-versions/get", {"name": name, "version": version})
-        uri = _tags(answer.get("model_version", {})).get(names.TAG_BUNDLE_URI, "")
+        found = self._version(name, version)
+        uri = _tags(found).get(names.TAG_BUNDLE_URI)
+        if uri is None:
+            return model_uri(found, self._get)
         if not uri.startswith(f"{_SCHEME}/"):
             raise ModelError(
                 f"version {version} of {name} has no bundle that can be fetched",
@@ -78,6 +81,16 @@ class Registry:
                 next="train it again: the train step sets the tag",
             )
         return uri
+
+    def tags(self, name: str, version: str) -> dict[str, str]:
+        """The tags of a version, and those of its registered model that it does not have itself."""
+        model = self._get("mlflow/registered-models/get", {"name": name}).get("registered_model", {})
+        return {**_tags(model), **_tags(self._version(name, version))}
+
+    def _version(self, name: str, version: str) -> dict[str, Any]:
+        answer = self._get("mlflow/model-versions/get", {"name": name, "version": version})
+        found: dict[str, Any] = answer.get("model_version", {})
+        return found
 
     def download(self, uri: str, folder: Path, max_bytes: int) -> None:
         """All files below `uri` into `folder`.
