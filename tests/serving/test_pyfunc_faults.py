@@ -40,7 +40,8 @@ def slow(mlflow: Any, logging: Logging) -> Register:
     source = mlflow.post("registered-models/get-latest-versions", name="slow-origin")["model_versions"][0]["source"]
 
     def register(pipeline: Any) -> str:
-        made = mlflow.post("model-versions/create", name=pipeline.name, source=source)
+        model_id = source.removeprefix("models:/")
+        made = mlflow.post("model-versions/create", name=pipeline.name, source=source, model_id=model_id)
         return str(made["model_version"]["version"])
 
     return register
@@ -166,7 +167,7 @@ def test_a_full_queue_is_answered_503_and_later(served: Any) -> None:
         assert "1 requests with 1 rows wait" in refused.json()["message"]
         assert [each.result().status_code for each in answers] == [200, 200]
     samples = server.metrics()
-    assert samples[f'{names.REQUESTS_SHED}_total{{pipeline="{server.name}"}}'] == 1
+    assert samples[f'{names.REQUESTS_SHED}{{pipeline="{server.name}"}}'] == 1
     assert (
         samples[f'perennial_requests_total{{code="503",pipeline="{server.name}",protocol="mlflow",version="1"}}'] == 1
     )
@@ -215,27 +216,16 @@ def test_a_process_ends_when_its_version_is_unloaded(
     assert server.invoke([ROW], pipeline.name).json()["version"] == [new]
 
 
-def test_a_start_that_waits_for_its_process_ends_with_the_server(pipeline: Any, slow: Register, serve: Any) -> None:
+def test_a_start_that_waits_for_its_process_ends_with_the_server(
+    pipeline: Any, slow: Register, serve: Any, wait: Any
+) -> None:
     pipeline.route({slow(pipeline): 1.0})
     server = serve(pipeline, ready=False)
-    until = time.monotonic() + 30
     processes: Processes = server.parts.follower.processes
-    while not processes._tasks and time.monotonic() < until:
-        time.sleep(0.005)
+    wait(lambda: processes._tasks, 30)
     server.stop()
     assert not processes._tasks and not processes._models
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("load") and thread.is_alive()] or (
-        _ended(server)
-    )
-
-
-def _ended(server: Any) -> bool:
-    """Whether the threads that load end soon after the server."""
-    end = time.monotonic() + 10
-    loaders = server.parts.follower._loaders._threads
-    while time.monotonic() < end and any(thread.is_alive() for thread in loaders):
-        time.sleep(0.02)
-    return not any(thread.is_alive() for thread in loaders)
+    wait(lambda: not any(thread.is_alive() for thread in server.parts.follower._loaders._threads), 10)
 
 
 PROGRAM = """

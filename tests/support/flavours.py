@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,9 @@ class Logging:
         return str(found.registered_model_version)
 
     def _connect(self) -> None:
+        os.environ["MLFLOW_UV_AUTO_DETECT"] = (
+            "false"  # else the lock of the project that this runs in becomes the model's
+        )
         import mlflow
 
         mlflow.set_tracking_uri(self._url)
@@ -168,6 +172,6 @@ def rules_frame() -> Any:
             "visits": [3, 4],
             "vip": [True, False],
             "plan": ["a", None],
-            "since": pd.to_datetime(["2015-05-01T00:00:00", None]),
+            "since": np.array(["2015-05-01", "NaT"], dtype="datetime64[ns]"),
         }
     )
