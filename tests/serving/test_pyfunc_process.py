@@ -200,19 +200,6 @@ async def test_an_overrun_is_killed_and_answered_504_and_the_next_is_answered(fo
     await model.close()
 
 
-async def test_a_slow_model_holds_up_neither_the_loop_nor_another_model(folder: Path, model: ProcessModel) -> None:
-    slow = load_pyfunc(folder, Limits())
-    await slow.start()
-    waits = asyncio.create_task(ask(slow, [1000.0, 1000.0, 1000.0]))
-    await asyncio.sleep(0.05)
-    start = time.perf_counter()
-    await ask(model, 1.0)
-    assert time.perf_counter() - start < 0.8
-    assert not waits.done()
-    await waits
-    await slow.close()
-
-
 async def test_a_full_queue_and_a_long_wait_are_answered_503(folder: Path) -> None:
     model = load_pyfunc(folder, Limits(pyfunc_queue=2, pyfunc_timeout_seconds=0.6))
     await model.start()
@@ -285,6 +272,25 @@ async def test_a_model_that_does_not_load_is_refused(folder: Path, monkeypatch: 
     monkeypatch.setenv("MOODY", "broken")
     with pytest.raises(ModelError, match="does not load: RuntimeError: no start today"):
         await load_pyfunc(folder, Limits()).start()
+
+
+async def test_a_server_without_mlflow_says_how_to_install_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlflow.py").write_text("raise ModuleNotFoundError('none', name='mlflow')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ModelError, match="mlflow is not installed") as refused:
+        await load_pyfunc(folder, Limits()).start()
+    assert "perennial-serving[pyfunc]" in refused.value.next
+
+
+async def test_signals_to_all_processes_leave_the_end_to_the_server(model: ProcessModel) -> None:
+    await ask(model, 1.0)
+    before = model.pids
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        os.kill(before[0], asked)
+    assert (await ask(model, 1.0)).tolist() == [1.5]
+    assert model.pids == before
 
 
 async def test_a_model_that_takes_too_long_to_load_is_refused(folder: Path) -> None:

@@ -87,7 +87,9 @@ def test_the_metadata_say_what_goes_in_and_what_comes_out(flavours: Any) -> None
     assert texts["outputs"][0] == {"name": "score", "datatype": "BYTES", "shape": [-1]}
     with triton_grpc.InferenceServerClient(f"127.0.0.1:{flavours.grpc_port}") as client:
         assert list(client.get_model_metadata("rules").outputs[0].shape) == [-1, 2]
-    assert "/pipelines/rules/invocations" in flavours.server.http.get("/openapi.json").json()["paths"]
+    paths = flavours.server.http.get("/openapi.json").json()["paths"]
+    assert "/pipelines/rules/invocations" in paths and "/pipelines/fast/explain" in paths
+    assert "/pipelines/rules/explain" not in paths
     assert flavours.server.http.get("/docs").status_code == 200
 
 

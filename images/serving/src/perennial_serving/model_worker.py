@@ -5,6 +5,7 @@ Two calls: `load`, which loads the model and has it answer its own example, and 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from perennial_serving.frames import Head
 from perennial_serving.signature import Signature
 from perennial_spec.errors import ModelError, RequestError
 
+_NICE = 5
+"""A model that computes for long gives way to the server, which answers for others, where there are not processors for both."""
 _RETURN = "one number or text per row, or a table of numbers with one row per row"
 
 
@@ -34,10 +37,8 @@ class ModelWorker:
         return {}, {"predictions": self._predict(columns, int(head["rows"]))}
 
     def _load(self, folder: Path, told: dict[str, Any]) -> Answer:
-        import mlflow.pyfunc
-
         self._signature = Signature.from_json(told)
-        self._model = mlflow.pyfunc.load_model(str(folder))
+        self._model = _opened(folder)
         example = _example(self._model, folder)
         if example is None:
             return {"example": 0}, {}
@@ -54,6 +55,19 @@ class ModelWorker:
     def _predict(self, columns: dict[str, Array], rows: int) -> Array:
         assert self._signature is not None
         return plain(self._model.predict(_given(self._signature, columns)), rows)
+
+
+def _opened(folder: Path) -> Any:
+    try:
+        import mlflow.pyfunc
+        import pandas  # noqa: F401 (of a model that takes data frames)
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"models of MLflow's flavours are not served here: {error.name} is not installed",
+            expected="MLflow and pandas beside the server",
+            next="pip install 'perennial-serving[pyfunc]'",
+        ) from None
+    return mlflow.pyfunc.load_model(str(folder))
 
 
 def _given(signature: Signature, columns: dict[str, Array]) -> Any:
@@ -119,4 +133,5 @@ def plain(result: Any, rows: int) -> Array:
 
 
 if __name__ == "__main__":
+    os.nice(_NICE)
     serve(ModelWorker())
