@@ -445,10 +445,10 @@ def flavours(mlflow: Mlflow, bundles: dict[str, Path], tmp_path_factory: pytest.
     logging = Logging(mlflow.url, root)
     fast = Pipeline("fast", mlflow)
     mlflow.create(fast.name)
-    pipelines = [fast, *(Pipeline(name, mlflow) for name in ("rules", "texts", "boosted", "slow"))]
+    pipelines = [fast, *(Pipeline(name, mlflow) for name in ("rules", "texts", "boosted", "matrix", "slow"))]
     fast.route({fast.register(bundles["one"]): 1.0})
     (texts, classifier), (boosted, regressor) = logging.texts("texts"), logging.boosted("boosted")
-    versions = [logging.rules("rules"), texts, boosted, logging.slow("slow")]
+    versions = [logging.rules("rules"), texts, boosted, logging.matrix("matrix"), logging.slow("slow")]
     for pipeline, version in zip(pipelines[1:], versions, strict=True):
         pipeline.route({version: 1.0})
     mlflow.post("registered-models/set-tag", name="rules", key=names.TAG_ENTITY, value="customer")

@@ -46,6 +46,26 @@ def test_a_model_of_rules_takes_several_kinds_of_columns_and_gives_several_score
     np.testing.assert_allclose(answer, [RULES_SCORE, [0.04, 1.0]], rtol=1e-12)
 
 
+def test_a_model_of_a_matrix_takes_lists_of_rows_and_one_tensor(flavours: Any) -> None:
+    matrix = [[1.0, 2.0, 3.0], [0.0, -1.0, 0.5]]
+    expected = [[321.0, -321.0], [40.0, -40.0]]
+    for form in ("inputs", "instances"):
+        answer = flavours.server.http.post("/pipelines/matrix/invocations", json={form: matrix})
+        np.testing.assert_allclose(answer.json()["predictions"], expected)
+    split = {"dataframe_split": {"columns": ["0", "1", "2"], "data": matrix}}
+    answer = flavours.server.http.post("/pipelines/matrix/invocations", json=split)
+    np.testing.assert_allclose(answer.json()["predictions"], expected)
+    with triton_http.InferenceServerClient(flavours.server.url.removeprefix("http://")) as client:
+        tensor = triton_http.InferInput("x", [2, 3], "FP64")
+        tensor.set_data_from_numpy(np.array(matrix))
+        np.testing.assert_allclose(client.infer("matrix", [tensor]).as_numpy("score"), expected)
+    answer = flavours.server.http.post("/pipelines/matrix/invocations", json={"inputs": [*matrix, [1.0]]})
+    assert answer.status_code == 400
+    assert "inputs[2]: got 1 values; expected a list of 3 values" in answer.json()["message"]
+    answer = flavours.server.http.post("/pipelines/rules/invocations", json={"inputs": matrix})
+    assert "inputs[0]: got a list; expected an object with one value per column" in answer.json()["message"]
+
+
 def test_the_open_inference_protocol_over_http_and_grpc_gives_the_same(flavours: Any) -> None:
     columns = {
         "amount": ("FP64", np.array([100.0])),

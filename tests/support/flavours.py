@@ -119,6 +119,15 @@ class Logging:
         model = lightgbm.LGBMRegressor(n_estimators=rounds, n_jobs=1, verbose=-1).fit(frame, target)
         return self._logged("lightgbm", name, model, frame[:3], model.predict(frame)), model
 
+    def matrix(self, name: str) -> str:
+        """A scikit-learn regressor of a matrix without names: x0 + 10 x1 + 100 x2, and its negative."""
+        from sklearn.linear_model import LinearRegression
+
+        inputs = np.random.default_rng(3).normal(size=(50, 3))
+        answer = inputs @ np.array([1.0, 10.0, 100.0])
+        model = LinearRegression().fit(inputs, np.column_stack([answer, -answer]))
+        return self._logged("sklearn", name, model, inputs[:2], model.predict(inputs))
+
     def unsigned(self, name: str) -> str:
         """Without a signature."""
         import mlflow.sklearn

@@ -58,6 +58,11 @@ class LoadedModel:
         return {column.name: column.kind for column in self.schema.inputs}
 
     @cached_property
+    def nameless(self) -> bool:
+        """The model takes a matrix: its columns are named 0, 1, ..."""
+        return list(self.kinds) == [str(place) for place in range(len(self.kinds))]
+
+    @cached_property
     def mark(self) -> int:
         """What prediction ids are checked by; see `ids`."""
         return version_mark(self.version)
