@@ -94,6 +94,15 @@ def test_versions_that_cannot_answer_are_refused_with_the_reason_and_the_route_s
     assert not server.parts.follower.processes._models
 
 
+def test_a_network_of_pytorch_answers_a_matrix(pipeline: Any, serve: Any, logging: Logging, wait: Any) -> None:
+    pytest.importorskip("torch")
+    pipeline.route({logging.torch(pipeline.name): 1.0})
+    server = serve(pipeline, ready=False)
+    wait(lambda: server.http.get("/v2/health/ready").status_code == 200, 90)
+    answer = server.http.post("/invocations", json={"inputs": [[1.0, 2.0], [0.5, 0.25]]})
+    assert answer.json()["predictions"] == [[21.0, -1.0], [3.0, 0.25]]
+
+
 def test_rows_without_an_entity_are_shared_out_by_weight_between_a_bundle_and_a_process(
     pipeline: Any, bundles: Any, serve: Any, slow: Register
 ) -> None:

@@ -128,6 +128,17 @@ class Logging:
         model = LinearRegression().fit(inputs, np.column_stack([answer, -answer]))
         return self._logged("sklearn", name, model, inputs[:2], model.predict(inputs))
 
+    def torch(self, name: str) -> str:
+        """A network of PyTorch: a matrix of 2 columns in, x0 + 10 x1 and x0 - x1 out."""
+        import torch
+
+        layer = torch.nn.Linear(2, 2)
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor([[1.0, 10.0], [1.0, -1.0]]))
+            layer.bias.zero_()
+        inputs = np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)
+        return self._logged("pytorch", name, layer, inputs, np.zeros((2, 2), dtype=np.float32))
+
     def unsigned(self, name: str) -> str:
         """Without a signature."""
         import mlflow.sklearn
