@@ -22,6 +22,7 @@ from flavours import Logging
 
 from perennial_serving.processes import Processes
 from perennial_spec import logs, names
+from perennial_spec.route import point_of
 
 ROW = {"seconds": 0.0, "more": 0.5, "distance": 100.0, "stops": 1, "direct": True, "wind": 3.0}
 """For the sleeping model, and for the bundle `numbers`."""
@@ -115,6 +116,25 @@ def test_rows_without_an_entity_are_shared_out_by_weight_between_a_bundle_and_a_
     for n, (version, score) in enumerate(zip(answer["version"], answer["predictions"], strict=True)):
         assert version == bundle or score == n + 0.25
     assert len(set(answer["version"])) == 2
+
+
+def test_an_entity_that_a_tag_names_keeps_its_version(
+    pipeline: Any, bundles: Any, serve: Any, slow: Register, mlflow: Any
+) -> None:
+    process, bundle = slow(pipeline), pipeline.register(bundles["numbers"])
+    mlflow.post("registered-models/set-tag", name=pipeline.name, key=names.TAG_ENTITY, value="other")
+    tag = {"key": names.TAG_ENTITY, "value": "customer"}
+    mlflow.post(
+        "model-versions/set-tag", name=pipeline.name, version=process, **tag
+    )  # its own counts before the model's
+    route = pipeline.route({process: 0.5, bundle: 0.5})
+    server = serve(pipeline)
+    customers = [f"C{n}" for n in range(60)]
+    answer = server.invoke([{**ROW, "customer": each} for each in customers], pipeline.name).json()
+    assert answer["version"] == [route.version_at(point_of(each)) for each in customers]
+    server.flushed()
+    table = DeltaTable(f"{server.platform.store}/{pipeline.name}/{logs.PREDICTIONS}").to_pyarrow_table().to_pylist()
+    assert {each["entity"] for each in table} == set(customers)
 
 
 def test_an_answer_of_two_forms_is_refused_and_the_request_may_name_a_version(

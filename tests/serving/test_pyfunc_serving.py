@@ -12,6 +12,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from deltalake import DeltaTable
+from tritonclient.utils import InferenceServerException
 
 from perennial_spec import logs
 
@@ -133,6 +134,16 @@ def test_a_wrong_value_is_answered_400_in_the_form_of_the_protocol(flavours: Any
     answer = flavours.server.http.post("/v2/models/rules/infer", json={"inputs": inputs})
     assert answer.status_code == 400
     assert message in answer.json()["error"]
+
+
+def test_grpc_names_the_column_of_a_wrong_value_too(flavours: Any) -> None:
+    texts = {"age": ("BYTES", np.array([b"old"], dtype=object)), "plan": ("BYTES", np.array([b"b"], dtype=object))}
+    with (
+        triton_grpc.InferenceServerClient(f"127.0.0.1:{flavours.grpc_port}") as client,
+        pytest.raises(InferenceServerException, match="column 'age': got 'old'") as refused,
+    ):
+        client.infer("texts", _inputs(triton_grpc, texts))
+    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
 def _datatype(value: Any) -> str:
