@@ -172,6 +172,23 @@ def test_a_shadow_in_a_process_sees_the_rows_and_delays_no_answer(
     assert scores == {id_: 0.7 for each in asked for id_ in each.json()["prediction_id"]}
 
 
+def test_a_shadow_in_a_process_keeps_up_with_many_clients(
+    pipeline: Any, bundles: Any, serve: Any, logging: Logging, wait: Any
+) -> None:
+    live, shadow = pipeline.register(bundles["numbers"]), logging.rules(pipeline.name)
+    pipeline.route({live: 1.0}, shadow=(shadow,))
+    server = serve(pipeline, pyfunc_queue=32)
+    wait(lambda: shadow in server.parts.fleet.served[pipeline.name].models, 30)
+    rows = [{**ROW, "visits": 1, "vip": True, "amount": 666.0 if n % 50 == 7 else float(n)} for n in range(200)]
+    with ThreadPoolExecutor(16) as clients:
+        asked = list(clients.map(lambda row: server.invoke([row], pipeline.name).status_code, rows))
+    assert asked == [200] * 200
+    counters = server.counters(pipeline.name, shadow)
+    wait(lambda: counters.rows + counters.counted.requests.get(("shadow", 500), 0) == 200, 20)
+    assert counters.rows == 196  # the model fails on four, and on those alone
+    assert not server.metrics().get(f'{names.SHADOW_DROPPED}{{pipeline="{pipeline.name}",version="{shadow}"}}')
+
+
 def test_a_bundle_shadows_a_model_in_a_process(
     pipeline: Any, bundles: Any, serve: Any, slow: Register, wait: Any
 ) -> None:

@@ -33,7 +33,7 @@ from perennial_serving.model import LoadedModel, stored_key
 from perennial_serving.model_process import ModelFailed
 from perennial_serving.parts import Part, Predicted, check_form, merged, parts_of
 from perennial_serving.prediction_log import PredictionLog
-from perennial_serving.refusals import Overloaded
+from perennial_serving.refusals import Overloaded, status_of
 from perennial_serving.rows import Rows, show
 from perennial_serving.scorer import Matrix, read_only
 from perennial_serving.settings import Settings
@@ -102,9 +102,8 @@ class Engine:
             Blamed: a version cannot answer; holds the reason.
         """
         parts = parts_of(served, rows, version)
-        here = sum(
-            part.rows.count for part in parts if part.model.process is None
-        )  # processes have bounds of their own
+        # Processes have bounds of their own: rows that wait for a slow one must not cost others their room.
+        here = sum(part.rows.count for part in parts if part.model.process is None)
         if here and self._rows and self._rows + here > self._settings.max_inflight_rows:
             self._counters.shed[served.name] += 1
             raise Overloaded(
@@ -112,7 +111,11 @@ class Engine:
             )
         self._rows += here
         try:
-            predicted = [await self._predict(part) for part in parts]
+            predicted = (
+                [await self._predict(parts[0])]
+                if len(parts) == 1
+                else await asyncio.gather(*(self._predict(part) for part in parts))
+            )
         finally:
             self._rows -= here
         check_form(parts, predicted)
@@ -183,7 +186,7 @@ class Engine:
     def _shadowed(self, found: Shadowed) -> None:
         model, code = found.model, 200
         if found.error is not None:
-            code = 400 if isinstance(found.error, RequestError) else 500
+            code = status_of(found.error) if isinstance(found.error, PerennialError) else 500
         else:
             assert found.scores is not None and found.columns is not None
             _count(model, found.matrix, found.scores)

@@ -21,12 +21,14 @@ from perennial_serving.bodies import Body
 from perennial_serving.intake import Intake
 from perennial_serving.model import LoadedModel
 from perennial_serving.model_process import ProcessModel
-from perennial_serving.refusals import Overloaded
+from perennial_serving.refusals import Overloaded, Refusal
 from perennial_serving.scorer import Matrix, read_only
 from perennial_spec.errors import RequestError
 
 _MAX_ROWS = 4096
 """Rows that may wait for their shadow predictions."""
+_MAX_ASKED = 8
+"""Calls to a shadow's processes at a time: the rest waits here, and leaves their queue to who asks for the version by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Shadows:
         self._rows: WeakKeyDictionary[LoadedModel, int] = WeakKeyDictionary()
         """Rows that wait, by shadow: one that does not keep up must not cost another its rows."""
         self._asking: set[asyncio.Task[None]] = set()
+        self._gates: WeakKeyDictionary[LoadedModel, asyncio.Semaphore] = WeakKeyDictionary()
         self._intakes: WeakKeyDictionary[LoadedModel, Intake] = WeakKeyDictionary()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -97,8 +100,7 @@ class Shadows:
         while (task := self._queue.get()) is not None:
             try:
                 if task.model.process is not None:
-                    for single in _singly(task):
-                        self._hand_over(single, task.model.process)
+                    self._hand_over(task, task.model.process)
                     continue
                 for found in self._predicted(task):
                     self._loop.call_soon_threadsafe(self._collect, found)
@@ -115,34 +117,46 @@ class Shadows:
     # -- shadows in processes --
 
     def _hand_over(self, task: _Task, process: ProcessModel) -> None:
-        """Type the rows of one request in this thread, and ask the process on the event loop."""
+        """Type the rows in this thread, and have the process asked on the event loop."""
         assert self._loop is not None
         start = time.perf_counter()
         try:
-            columns = columns_from_rows(lists_of(task.bodies[0]), task.model.schema, len(task.ids))
+            columns, kept = self._typed(task, len(task.ids))
         except Exception as error:
+            if len(task.bodies) > 1:  # one bad row must not cost the others their shadow
+                for single in _singly(task):
+                    self._hand_over(single, process)
+                return
             found = Shadowed(task.model, task.ids, task.keys, time.perf_counter() - start, error)
             self._loop.call_soon_threadsafe(self._collect, found)
             return
-        self._loop.call_soon_threadsafe(self._ask, task, process, columns, start)
+        copied = {name: values.copy() for name, values in columns.items()}  # the intake takes the next rows meanwhile
+        self._loop.call_soon_threadsafe(self._ask, task, copied, kept, start)
 
-    def _ask(self, task: _Task, process: ProcessModel, columns: dict[str, Array], start: float) -> None:
-        asking = asyncio.get_running_loop().create_task(self._answered(task, process, columns, start))
+    def _ask(self, task: _Task, columns: Mapping[str, Array], kept: Mapping[str, Array], start: float) -> None:
+        asking = asyncio.get_running_loop().create_task(self._answered(task, columns, kept, start))
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
 
-    async def _answered(self, task: _Task, process: ProcessModel, columns: dict[str, Array], start: float) -> None:
+    async def _answered(
+        self, task: _Task, columns: Mapping[str, Array], kept: Mapping[str, Array], start: float
+    ) -> None:
         model, ids, keys = task.model, task.ids, task.keys
+        assert model.process is not None
         try:
-            scores = await process.predict(columns)
+            async with self._gates.setdefault(model, asyncio.Semaphore(_MAX_ASKED)):
+                scores = await model.process.predict(columns)
         except Overloaded:
             self._release(model, len(ids))
             self._dropped(model, len(ids))
         except Exception as error:
+            if len(task.bodies) > 1 and not isinstance(error, Refusal):  # its own failure, on some row: each by itself
+                for single in _singly(task):
+                    self._queue.put(single)
+                return
             self._collect(Shadowed(model, ids, keys, time.perf_counter() - start, error))
         else:
-            seconds = time.perf_counter() - start
-            self._collect(Shadowed(model, ids, keys, seconds, None, None, scores, columns))
+            self._collect(Shadowed(model, ids, keys, time.perf_counter() - start, None, None, scores, kept))
 
     # -- shadows in this thread --
 
