@@ -58,7 +58,9 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     text = section(found, options)
     if (options.minutes, options.every) == (MINUTES, SECONDS):
-        drawn = plots.lines(plots.FOLDER / "serving-soak.svg", "Ours, while the route changes", _minutes(found), curves(found))
+        drawn = plots.lines(
+            plots.FOLDER / "serving-soak.svg", "Ours, while the route changes", _minutes(found), curves(found)
+        )
         report.write_section("soak", f"{text}\n![{drawn.stem}](plots/{drawn.name})\n")
     print(text)
     return 0 if not any(each.paced.failed for each in found) else 1
@@ -83,7 +85,8 @@ def _soak(rig: Rig, started: Started, versions: list[str], options: argparse.Nam
         minute = (len(found) + 1) * options.every / 60
         found.append(Interval(minute, share, paced, started.process.weight().pss))
         print(
-            f"{minute:5.1f} min  {share:.0%} on the first  p99 {paced.p99 / 1000:.2f} ms  failed {paced.failed}  PSS {found[-1].pss:.1f} MB",
+            f"{minute:5.1f} min  {share:.0%} on the first  p99 {paced.p99 / 1000:.2f} ms  failed {paced.failed}  "
+            f"PSS {found[-1].pss:.1f} MB",
             file=sys.stderr,
             flush=True,
         )
@@ -94,23 +97,25 @@ def section(found: list[Interval], options: argparse.Namespace) -> str:
     """What is said of it. The first tenth, in which everything happens for the first time, is left out of the comparison."""
     settled = found[len(found) // 10 :]
     quarter = max(1, len(settled) // 4)
-    early, late = settled[:quarter], settled[-quarter:]
-    answered = sum(each.paced.rate * (options.every - 1) for each in found)
+    both = settled[:quarter], settled[-quarter:]
+    minutes, answered = found[-1].minute, sum(each.paced.rate * (options.every - 1) for each in found)
+    failed = sum(each.paced.failed for each in found)
     return "\n".join(
         [
             "## soak",
             "",
-            f"`python -m bench.serving.soak` on {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores: {found[-1].minute:.0f} minutes at "
-            f"{options.rate:,.0f} requests per second, one row each, all features on; the route changed every {options.every:.0f} s between two versions, "
-            f"{len(found)} times. Server on core 0, load and registry on core 1.",
+            f"`python -m bench.serving.soak` on {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores: {minutes:.0f} minutes at "
+            f"{options.rate:,.0f} requests per second, one row each, all features on; the route changed every {options.every:.0f} s "
+            f"between two versions, {len(found)} times. Server on core 0, load and registry on core 1.",
             "",
             "| | first quarter | last quarter |",
             "| --- | ---: | ---: |",
-            f"| memory (PSS), MB | {_of(early, 'pss'):.1f} | {_of(late, 'pss'):.1f} |",
-            f"| p50, ms | {_latency(early, 'p50'):.2f} | {_latency(late, 'p50'):.2f} |",
-            f"| p99, ms | {_latency(early, 'p99'):.2f} | {_latency(late, 'p99'):.2f} |",
+            *(
+                f"| {name} | {median(values[0]):.2f} | {median(values[1]):.2f} |"
+                for name, *values in zip(curves(found), *(curves(part).values() for part in both), strict=True)
+            ),
             "",
-            f"Of about {answered:,.0f} requests {sum(each.paced.failed for each in found)} failed. Medians of the intervals of a quarter, after the first tenth.",
+            f"Of about {answered:,.0f} requests {failed} failed. Medians of the intervals of a quarter, after the first tenth.",
             "",
         ]
     )
@@ -123,18 +128,6 @@ def curves(found: list[Interval]) -> dict[str, list[float]]:
         "p50, ms": [each.paced.p50 / 1000 for each in found],
         "p99, ms": [each.paced.p99 / 1000 for each in found],
     }
-
-
-def _minutes(found: list[Interval]) -> list[float]:
-    return [each.minute for each in found]
-
-
-def _of(part: list[Interval], what: str) -> float:
-    return median(getattr(each, what) for each in part)
-
-
-def _latency(part: list[Interval], what: str) -> float:
-    return median(getattr(each.paced, what) for each in part) / 1000
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from flavours import Logging
 
 from perennial_features.bundle import Bundle, Smoke, smoke_of
 from perennial_features.code import load_features
@@ -441,6 +442,46 @@ def one(mlflow: Mlflow, bundles: dict[str, Path], tmp_path_factory: pytest.TempP
     server = Running(Platform(mlflow_url=mlflow.url, store=str(root / "store")), settings)
     server.until_ready()
     yield server
+    server.stop()
+
+
+@dataclass
+class Flavours:
+    """A server with one pipeline per kind of model: `fast` is a bundle, the others are logged by MLflow."""
+
+    server: Running
+    models: dict[str, Any]
+    """Those that answer in the test, too, by pipeline."""
+    grpc_port: int
+
+
+@pytest.fixture(scope="session")
+def flavours(mlflow: Mlflow, bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flavours]:
+    """Shared by tests that do not look at its counters or change its routes."""
+    root = tmp_path_factory.mktemp("flavours")
+    logging = Logging(mlflow.url, root)
+    fast = Pipeline("fast", mlflow)
+    mlflow.create(fast.name)
+    pipelines = [fast, *(Pipeline(name, mlflow) for name in ("rules", "texts", "boosted", "matrix", "slow"))]
+    fast.route({fast.register(bundles["one"]): 1.0})
+    (texts, classifier), (boosted, regressor) = logging.texts("texts"), logging.boosted("boosted")
+    versions = [logging.rules("rules"), texts, boosted, logging.matrix("matrix"), logging.slow("slow")]
+    for pipeline, version in zip(pipelines[1:], versions, strict=True):
+        pipeline.route({version: 1.0})
+    mlflow.post("registered-models/set-tag", name="rules", key=names.TAG_ENTITY, value="customer")
+    port = free_port()
+    settings = Settings(
+        port=0,
+        grpc_port=port,
+        cache_dir=str(root / "cache"),
+        pipelines=tuple(each.name for each in pipelines),
+        poll_seconds=0.1,
+        log_flush_seconds=0.1,
+    )
+    server = Running(Platform(mlflow_url=mlflow.url, store=str(root / "store")), settings)
+    until(lambda: server.http.get("/v2/health/ready").status_code == 200, 90)
+    assert not server.parts.fleet.refused
+    yield Flavours(server, {"texts": classifier, "boosted": regressor}, port)
     server.stop()
 
 

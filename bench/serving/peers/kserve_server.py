@@ -32,4 +32,6 @@ class Trees(kserve.Model):  # type: ignore[misc]
 if __name__ == "__main__":
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     port, folder = int(sys.argv[1]), Path(sys.argv[2])
-    kserve.ModelServer(http_port=port, workers=1, enable_grpc=False, enable_latency_logging=False).start([Trees(folder)])
+    kserve.ModelServer(http_port=port, workers=1, enable_grpc=False, enable_latency_logging=False).start(
+        [Trees(folder)]
+    )

@@ -136,6 +136,8 @@ class Reference(Model):
 
     def _shares_of(self, counts: Array) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         smoothed = counts + 0.5
+        if not self.features:  # of a model that has no bins
+            return smoothed
         sizes = [len(each.counts) for each in self.features]
         shares: np.ndarray[tuple[int], np.dtype[np.float64]] = smoothed / np.repeat(
             np.add.reduceat(smoothed, self._starts), sizes

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Lifespan
 
-from perennial_serving import feedback, oip
+from perennial_serving import feedback
 from perennial_serving.auth import Keys
 from perennial_serving.counting import ServerCounters
 from perennial_serving.edge import Endpoint, error_response, guarded, json_response, need_json, protocol_of, read_body
@@ -123,7 +123,7 @@ class App:
         model = served.model(version) if version else served.first
         assert model is not None
         versions = [version] if version else list(served.models)
-        return json_response(oip.metadata(served.name, versions, model.schema, model.outputs))
+        return json_response(model.metadata(versions))
 
     async def model_ready(self, request: Request) -> Response:
         served = self.fleet.need(request.path_params["model"])

@@ -29,7 +29,11 @@ _Call = tuple[Head, dict[str, Array]]
 
 def serve(handler: Handler) -> None:
     """Answer calls until the server closes the line. What `handler` raises is told to the server, and the next call is read."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's: it drains, and then closes the line
+    for asked in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # sent to all of us, they are the server's: it drains, and then closes the line
+        signal.signal(asked, signal.SIG_IGN)
     os.dup2(2, 1)  # a model that prints must not be mistaken for the server
     line = socket.socket(fileno=int(sys.argv[1]))
     if memory := int(sys.argv[2]):

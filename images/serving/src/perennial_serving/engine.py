@@ -30,8 +30,10 @@ from perennial_serving.ids import prediction_ids
 from perennial_serving.intake import Intake
 from perennial_serving.log_entries import Block, Noted, PredictionRows, sampled
 from perennial_serving.model import LoadedModel, stored_key
+from perennial_serving.model_process import ModelFailed
+from perennial_serving.parts import Part, Predicted, check_form, merged, parts_of
 from perennial_serving.prediction_log import PredictionLog
-from perennial_serving.refusals import Overloaded
+from perennial_serving.refusals import Overloaded, status_of
 from perennial_serving.rows import Rows, show
 from perennial_serving.scorer import Matrix, read_only
 from perennial_serving.settings import Settings
@@ -53,28 +55,6 @@ class Blamed(Exception):
         super().__init__(model.version)
         self.model = model
         self.error = error
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of a request that one version answers."""
-
-    model: LoadedModel
-    places: Sequence[int] | None
-    """Their places in the request; None for all."""
-    rows: Rows
-    keys: Sequence[str | None]
-    """Their entities."""
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """What a version made of its rows."""
-
-    scores: Scores
-    """float64[rows] or float64[rows, outputs]."""
-    matrix: Matrix
-    """What the bins are counted of."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +86,7 @@ class Engine:
 
     @property
     def rows_in_progress(self) -> int:
-        """Rows that wait for a thread or a process."""
+        """Rows that wait for a thread."""
         return self._rows
 
     def close(self) -> None:
@@ -121,17 +101,24 @@ class Engine:
             Overloaded: too many rows are being predicted.
             Blamed: a version cannot answer; holds the reason.
         """
-        if self._rows and self._rows + rows.count > self._settings.max_inflight_rows:
+        parts = parts_of(served, rows, version)
+        # Processes have bounds of their own: rows that wait for a slow one must not cost others their room.
+        here = sum(part.rows.count for part in parts if part.model.process is None)
+        if here and self._rows and self._rows + here > self._settings.max_inflight_rows:
             self._counters.shed[served.name] += 1
             raise Overloaded(
                 f"{self._rows:,} rows are being predicted", expected="less at a time", next="try again in a moment"
             )
-        parts = _parts(served, rows, version)
-        self._rows += rows.count
+        self._rows += here
         try:
-            predicted = [await self._predict(part) for part in parts]
+            predicted = (
+                [await self._predict(parts[0])]
+                if len(parts) == 1
+                else await asyncio.gather(*(self._predict(part) for part in parts))
+            )
         finally:
-            self._rows -= rows.count
+            self._rows -= here
+        check_form(parts, predicted)
         ids: list[str] = [""] * rows.count
         for part, result in zip(parts, predicted, strict=True):
             self._record(part, result, ids)
@@ -139,17 +126,21 @@ class Engine:
             keys = entity_keys(rows, served.first.entity) if served.first else [None] * rows.count
             body = Body("columns", {name: _plain(values) for name, values in rows.columns.items()}, rows.count)
             self.shadows.cast(served.shadows, [body], ids, keys)
-        return Answered(_merged(parts, predicted, ids), tuple(part.model for part in parts))
+        return Answered(merged(parts, predicted, ids), tuple(part.model for part in parts))
 
     async def _predict(self, part: Part) -> Predicted:
         model = part.model
         try:
             columns = columns_from_rows(part.rows.columns, model.schema, max(part.rows.count, 1))
+            if model.process is not None:
+                return Predicted(await model.process.predict(columns), None)
             if part.rows.count <= self._settings.inline_rows:
                 return _scored(model, columns, part.rows.count)
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._pool, _scored, model, columns, part.rows.count)
         except Exception as error:
+            if isinstance(error, Overloaded):
+                self._counters.shed[model.pipeline] += 1
             raise Blamed(model, error) from error
 
     def _record(self, part: Part, predicted: Predicted, ids: list[str]) -> None:
@@ -158,8 +149,7 @@ class Engine:
         mine = prediction_ids(part.rows.count, model.mark)
         for place, id_ in zip(part.places or range(len(ids)), mine, strict=True):
             ids[place] = id_
-        model.scorer.count(predicted.matrix, scores, model.counters.bins)
-        model.counters.predicted(part.rows.count)
+        _count(model, predicted.matrix, scores)
         if self._log is not None:
             at = time.time_ns() // 1000
             keys = stored_keys(model, part.keys)
@@ -196,11 +186,10 @@ class Engine:
     def _shadowed(self, found: Shadowed) -> None:
         model, code = found.model, 200
         if found.error is not None:
-            code = 400 if isinstance(found.error, RequestError) else 500
+            code = status_of(found.error) if isinstance(found.error, PerennialError) else 500
         else:
-            assert found.scores is not None and found.matrix is not None and found.columns is not None
-            model.scorer.count(found.matrix, found.scores, model.counters.bins)
-            model.counters.predicted(len(found.ids))
+            assert found.scores is not None and found.columns is not None
+            _count(model, found.matrix, found.scores)
             self.log_typed(model, found.columns, Made(found.ids, found.keys, found.scores), shadow=True)
         model.counters.request("shadow", code, found.seconds)
 
@@ -218,38 +207,31 @@ def stored_keys(model: LoadedModel, keys: Sequence[str | None]) -> Sequence[str 
 def describe_failure(blamed: Blamed) -> str:
     """What failed, without a word of what was sent: feature code puts values into its messages."""
     error = blamed.error
+    if isinstance(error, ModelFailed):
+        return f"version {blamed.model.version} of {blamed.model.pipeline} failed: {error.kind} at {error.where}"
     where = f" at {PurePath(error.where).name}" if isinstance(error, PerennialError) and error.where else ""
     cause = error.__cause__ or error
     return f"version {blamed.model.version} of {blamed.model.pipeline} failed: {type(cause).__name__}{where}"
 
 
-def _parts(served: Served, rows: Rows, version: str | None) -> list[Part]:
-    if version is not None:
-        model = served.model(version)
-        return [Part(model, None, rows, entity_keys(rows, model.entity))]
-    assert served.first is not None
-    keys = entity_keys(rows, served.first.entity)
-    assigned = served.assign(keys)
-    if isinstance(assigned, str) or assigned.count(assigned[0]) == rows.count:
-        owner = assigned if isinstance(assigned, str) else assigned[0]
-        return [Part(served.models[owner], None, rows, keys)]
-    places: dict[str, list[int]] = {}
-    for place, owner in enumerate(assigned):
-        places.setdefault(owner, []).append(place)
-    return [
-        Part(served.models[owner], mine, rows.take(mine), [keys[place] for place in mine])
-        for owner, mine in places.items()
-    ]
+def _count(model: LoadedModel, matrix: Matrix | None, scores: Scores) -> None:
+    """Count rows that were predicted, and the bins of those that have any."""
+    if matrix is not None:
+        assert model.scorer is not None
+        model.scorer.count(matrix, scores, model.counters.bins)
+    model.counters.predicted(len(scores))
 
 
 def _scored(model: LoadedModel, columns: dict[str, Array], rows: int) -> Predicted:
+    scorer = model.scorer
+    assert scorer is not None
     try:
-        matrix = model.scorer.matrix(read_only(columns), rows)
+        matrix = scorer.matrix(read_only(columns), rows)
     except FeatureError:
         if refusal := _holes(model.schema, columns):
             raise refusal from None
         raise
-    return Predicted(model.scorer.predict(matrix), matrix)
+    return Predicted(scorer.predict(matrix), matrix)
 
 
 def _holes(schema: FeatureSchema, columns: Mapping[str, Array]) -> RequestError | None:
@@ -261,20 +243,6 @@ def _holes(schema: FeatureSchema, columns: Mapping[str, Array]) -> RequestError 
         f"the value is missing in {', '.join(map(show, empty))}",
         expected="a value in every row: the model was trained without missing values there, and cannot do with them",
     )
-
-
-def _merged(parts: Sequence[Part], predicted: Sequence[Predicted], ids: Sequence[str]) -> Answer:
-    distinct = tuple(part.model.version for part in parts)
-    if len(parts) == 1:
-        return Answer(predicted[0].scores, list(distinct) * parts[0].rows.count, ids, distinct)
-    scores = np.empty((len(ids), *predicted[0].scores.shape[1:]), dtype=np.float64)
-    versions = [""] * len(ids)
-    for part, result in zip(parts, predicted, strict=True):
-        assert part.places is not None
-        scores[part.places] = result.scores
-        for place in part.places:
-            versions[place] = part.model.version
-    return Answer(scores, versions, ids, distinct)
 
 
 def _plain(values: Any) -> list[Any]:

@@ -35,12 +35,12 @@ def entity_key(value: Any, where: str) -> str | None:
 
 
 def entity_keys(rows: Rows, column: str) -> Sequence[str | None]:
-    """The entity of each row.
+    """The entity of each row; none for a model without such a column, which is "".
 
     Raises:
         RequestError: one of them cannot be a key; names the row.
     """
-    values = rows.column(column)
+    values = rows.column(column) if column else None
     if values is None:
         return [None] * rows.count
     plain = values.tolist() if hasattr(values, "tolist") else values

@@ -20,7 +20,7 @@ from perennial_serving.model import VERSION_HEADER, LoadedModel
 from perennial_serving.refusals import status_of
 from perennial_serving.scorer import read_only
 from perennial_serving.settings import Settings
-from perennial_spec.errors import PerennialError
+from perennial_spec.errors import PerennialError, RequestError
 
 
 @dataclass
@@ -53,8 +53,14 @@ class Explanations:
         return json_response(answer, 200, {VERSION_HEADER: model.version})
 
     async def _answer(self, model: LoadedModel, lists: Any, rows: int) -> dict[str, Any]:
+        scorer = model.scorer
+        if scorer is None:
+            raise RequestError(
+                f"version {model.version} of {model.pipeline} is a model of another flavour, and cannot be explained here",
+                expected="a version that the train step made: trees of XGBoost",
+            )
         columns = columns_from_rows(lists, model.schema, rows)
-        matrix = model.scorer.matrix(read_only(columns), rows)
+        matrix = scorer.matrix(read_only(columns), rows)
         found = await self.explainer.explain(model.folder, matrix)
         answer = found.to_json(model.pipeline, model.version, model.schema.feature_names)
-        return {**answer, "predictions": model.scorer.predict(matrix)}
+        return {**answer, "predictions": scorer.predict(matrix)}

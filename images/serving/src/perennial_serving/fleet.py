@@ -38,6 +38,13 @@ class Served:
         live = self.route.live
         return self.models[live[0]] if len(live) == 1 else None
 
+    @cached_property
+    def plain(self) -> bool:
+        """Some version takes traffic, and each that does has typed columns for plain rows. If one had not, rows that are drawn by chance
+        would be drawn a second time whenever they fall to that one, and it would get less than its share."""
+        live = self.route.live
+        return bool(live) and all(self.models[version].intake is not None for version in live)
+
     @property
     def redacts_entity(self) -> bool:
         """Only digests of entities may be stored."""

@@ -20,10 +20,13 @@ from pathlib import Path
 
 from perennial_serving.cache import Cache, SavedRoute
 from perennial_serving.fleet import Fleet, Served
-from perennial_serving.loading import load_model
+from perennial_serving.loading import Fetched, load_model
 from perennial_serving.model import LoadedModel
 from perennial_serving.pace import Pace
+from perennial_serving.processes import Processes
+from perennial_serving.pyfunc import is_mlflow_model
 from perennial_serving.refusals import sentence
+from perennial_serving.registered import note_tags
 from perennial_serving.registry import Listing, Registry
 from perennial_serving.settings import Settings
 from perennial_spec.errors import PerennialError, RegistryError
@@ -56,11 +59,15 @@ class Follower:
         self._settle_at = -math.inf
         """When there is something to settle, if nothing happens before."""
         self._said: dict[str, str] = {}
+        self.processes = Processes()
+        """Of the models that are no bundles."""
         self._loaders = ThreadPoolExecutor(2, thread_name_prefix="load")
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def start(self) -> None:
+        """On the event loop."""
+        self.processes.bind()
         self._thread.start()
 
     def stop(self) -> None:
@@ -186,8 +193,10 @@ class Follower:
         key = (name, version)
         uri = self._uris.get(key) or self._registry.bundle_uri(name, version)
         folder = self._cache.ensure(name, version, uri, self._fetch)
+        if is_mlflow_model(folder):
+            note_tags(folder, lambda: self._registry.tags(name, version))
         try:
-            model = load_model(name, version, uri, folder, self._settings)
+            model = load_model(Fetched(name, version, uri, folder), self._settings, self.processes)
         except Exception:
             self._cache.forget(folder)
             raise
@@ -217,13 +226,16 @@ class Follower:
         log.info("version %s of %s is loaded", key[1], key[0])
 
     def _put_in_force(self, name: str, listing: Listing, route: Route) -> None:
-        self._let_go(name, set(_versions(route)))
+        gone = self._let_go(name, set(_versions(route)))
         models = {version: model for (owner, version), model in self._loaded.items() if owner == name}
         before = self._fleet.served.get(name)
         now = Served(name, route, models, listing.champion)
         if before is not None and (before.route, before.champion, before.models) == (route, listing.champion, models):
             return
         self._fleet.served = {**self._fleet.served, name: now}
+        for model in gone:  # which no request can choose any more
+            if model.process is not None:
+                self.processes.end(model.process)
         self._said.pop(name, None)
         if before is None or before.route != route:
             shares = ", ".join(f"{version}: {weight:.0%}" for version, weight in route.weights.items())
@@ -232,22 +244,24 @@ class Follower:
         self._cache.save(SavedRoute(pipeline=name, route=route, champion=listing.champion, bundles=uris))
         self._cache.trim(name, {model.folder for model in models.values()})
 
-    def _let_go(self, name: str, wanted: set[str]) -> None:
-        """Unload versions whose grace is over, and forget refusals that nobody waits for."""
-        now = time.monotonic()
+    def _let_go(self, name: str, wanted: set[str]) -> list[LoadedModel]:
+        """Unload versions whose grace is over, and forget refusals that nobody waits for. Those that were unloaded."""
+        now, unloaded = time.monotonic(), []
         for key in [key for key in self._loaded if key[0] == name]:
             if key[1] in wanted:
                 self._left.pop(key, None)
                 continue
             until = self._left.setdefault(key, now) + self._settings.grace_seconds
             if now >= until:
-                del self._loaded[key], self._left[key]
+                del self._left[key]
+                unloaded.append(self._loaded.pop(key))
                 log.info("version %s of %s is unloaded", key[1], name)
             else:
                 self._settle_at = min(self._settle_at, until)
         gone = [key for key in self._fleet.refused if key[0] == name and key[1] not in wanted]
         if gone:
             self._fleet.refused = {key: why for key, why in self._fleet.refused.items() if key not in gone}
+        return unloaded
 
     def _say(self, about: str, what: str) -> None:
         """Log a lasting condition once, not once per poll."""

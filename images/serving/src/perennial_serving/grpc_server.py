@@ -17,7 +17,6 @@ from google.protobuf.message import DecodeError, Message
 from perennial_serving import grpc_codec
 from perennial_serving.app import SERVER
 from perennial_serving.engine import Blamed
-from perennial_serving.oip.outputs import metadata
 from perennial_serving.refusals import NotParsed, NotReady, sentence, status_of
 from perennial_serving.wire import inference_pb2 as wire
 from perennial_spec.errors import PerennialError, PlatformError, RequestError
@@ -253,7 +252,7 @@ class GrpcServer:
         served = self.app.fleet.need(message.name)
         model = _model(served, message.version)
         versions = [message.version] if message.version else list(served.models)
-        return wire.ModelMetadataResponse(**metadata(served.name, versions, model.schema, model.outputs))
+        return wire.ModelMetadataResponse(**model.metadata(versions))
 
     async def _repository(self, message: wire.RepositoryIndexRequest, _: Context) -> wire.RepositoryIndexResponse:
         fleet, found = self.app.fleet, wire.RepositoryIndexResponse()

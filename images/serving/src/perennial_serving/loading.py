@@ -1,8 +1,9 @@
 """A version from a folder to something that answers.
 
-A child process does what is slow and large: it loads the model with XGBoost, asks the smoke questions, flattens the trees, and compares
-both on the holdout. The server takes over arrays from disk. So a load stalls no answer, and the server itself never imports XGBoost,
-unless a model cannot be flattened soundly: then XGBoost itself answers.
+A model of any MLflow flavour answers in processes of its own; see `model_process`. Of a bundle, a child process does what is slow and
+large: it loads the model with XGBoost, asks the smoke questions, flattens the trees, and compares both on the holdout. The server takes
+over arrays from disk. So a load stalls no answer, and the server itself never imports XGBoost, unless a model cannot be flattened soundly:
+then XGBoost itself answers.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ import json
 import logging
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from perennial_features.bundle import Bundle
+from perennial_features.reference import Reference
 from perennial_serving.counting import VersionCounters
 from perennial_serving.intake import Intake
 from perennial_serving.log_entries import share_of
 from perennial_serving.model import LoadedModel, logged_columns
+from perennial_serving.processes import Processes
+from perennial_serving.pyfunc import is_mlflow_model, load_pyfunc
+from perennial_serving.registered import identity
 from perennial_serving.scorer import Scorer
 from perennial_serving.settings import Settings
 from perennial_spec.errors import ModelError
@@ -28,16 +34,57 @@ from perennial_spec.errors import ModelError
 log = logging.getLogger(__name__)
 _WARM_UP = 3
 _INTAKE_ROWS = 1024
+_NO_BINS = Reference(features=(), rows=0)
 TREES = "trees"
 """Folder of the flattened trees, in the bundle's cached folder."""
 
 
-def load_model(pipeline: str, version: str, uri: str, folder: Path, settings: Settings) -> LoadedModel:
-    """Load a bundle and warm it.
+@dataclass(frozen=True)
+class Fetched:
+    """A version whose files are here."""
+
+    pipeline: str
+    version: str
+    uri: str
+    folder: Path
+
+
+def load_model(fetched: Fetched, settings: Settings, processes: Processes) -> LoadedModel:
+    """Load a bundle, or a model of any MLflow flavour, and warm it. Not on the event loop.
 
     Raises:
         ModelError: it is damaged, or does not answer as it did in training.
     """
+    if is_mlflow_model(fetched.folder):
+        return _load_process(fetched, settings, processes)
+    return _load_bundle(fetched, settings)
+
+
+def _load_process(fetched: Fetched, settings: Settings, processes: Processes) -> LoadedModel:
+    process = load_pyfunc(fetched.folder, settings)
+    known = identity(process.schema, fetched.folder)
+    processes.start(process)
+    return LoadedModel(
+        pipeline=fetched.pipeline,
+        version=fetched.version,
+        schema=process.schema,
+        reference=_NO_BINS,
+        counters=VersionCounters(_NO_BINS),
+        entity=known.entity,
+        entity_redacted=known.entity_redacted,
+        logged=known.logged,
+        log_share=known.log_share,
+        scorer=None,
+        process=process,
+        outputs=process.outputs,
+        text=process.text,
+        uri=fetched.uri,
+        folder=fetched.folder,
+    )
+
+
+def _load_bundle(fetched: Fetched, settings: Settings) -> LoadedModel:
+    pipeline, version, folder = fetched.pipeline, fetched.version, fetched.folder
     reason = _prepare(folder, settings.load_timeout_seconds)
     if reason:
         log.warning("version %s of %s is answered by XGBoost itself, more slowly: %s", version, pipeline, reason)
@@ -52,7 +99,6 @@ def load_model(pipeline: str, version: str, uri: str, folder: Path, settings: Se
         version=version,
         schema=bundle.schema,
         reference=bundle.reference,
-        bundle=bundle,
         counters=VersionCounters(bundle.reference),
         entity=data["entity"],
         entity_redacted=data["entity"] in data.get("redact", {}),
@@ -62,10 +108,10 @@ def load_model(pipeline: str, version: str, uri: str, folder: Path, settings: Se
         # The short way writes one number per row.
         intake=Intake(bundle.schema, data["entity"], logged, _INTAKE_ROWS) if outputs == 1 else None,
         outputs=outputs,
-        uri=uri,
+        uri=fetched.uri,
         folder=folder,
     )
-    _warm(model)
+    _warm(model, bundle)
     return model
 
 
@@ -114,13 +160,14 @@ def _failure(folder: Path, child: subprocess.CompletedProcess[str]) -> ModelErro
         return ModelError(f"the process that loads models ended: {last[0][:200]}", where=str(folder))
 
 
-def _warm(model: LoadedModel) -> None:
+def _warm(model: LoadedModel, bundle: Bundle) -> None:
     """The first prediction builds tables and views; no client should wait for that."""
-    smoke = model.bundle.smoke
+    assert model.scorer is not None
+    smoke = bundle.smoke
     if not smoke.predictions:
         return
     first = {name: list(values[:1]) for name, values in smoke.columns.items()}
     for _ in range(_WARM_UP):
         if model.intake is not None and model.intake.columns(first, 1, 0):
             model.scorer.predict(model.scorer.matrix(model.intake.typed(1), 1))
-        model.bundle.predict(model.bundle.columns(first))
+        bundle.predict(bundle.columns(first))

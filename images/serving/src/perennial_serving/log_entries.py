@@ -195,6 +195,8 @@ def _encoded(entry: PredictionRows | Block, columns: dict[str, np.ndarray[Any, A
 
 def _head(entry: PredictionRows | Block | Noted) -> tuple[Any, ...]:
     scores = entry.scores
+    if scores.dtype.kind == "O":  # text
+        return entry.ids, entry.entities, entry.version, scores.tolist(), 0, entry.shadow, entry.at
     if scores.dtype != _FLOAT:
         scores = scores.astype(_FLOAT)
     width = 1 if scores.ndim == 1 else scores.size // len(scores)

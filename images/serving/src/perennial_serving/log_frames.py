@@ -26,7 +26,8 @@ Write = Callable[[str, str, str, Sequence["Segment"]], int]
 """(pipeline, table, log, segments): append those that the table does not have yet, or raise; see `tables.Tables.append`."""
 
 SCORES = "scores"
-"""Column of the predictions table that exists where a model has several outputs: all of them, a JSON list; `score` is the first."""
+"""Column of the predictions table that exists where a model has several outputs, or answers with text: all of them, a JSON list. `score`
+is the first, or null for text."""
 
 LENGTH = struct.Struct("<I")
 _OPTIONS = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
@@ -132,15 +133,15 @@ def prediction_columns(entries: Iterable[bytes]) -> Columns:
     for data in entries:
         ids, entities, version, scores, width, shadow, at, layout, values = marshal.loads(data)  # noqa: S302 (see above)
         count = len(ids)
-        outputs: list[float] = list(memoryview(scores).cast("d"))
         columns[logs.PREDICTION_ID] += ids
         columns[logs.ENTITY] += entities or [None] * count
         columns[logs.VERSION] += [version] * count
-        columns[logs.SCORE] += outputs[::width]
         columns[logs.SHADOW] += [shadow] * count
         columns[logs.AT] += [at] * count
         columns[logs.INPUTS] += _inputs(count, layout, values)
-        columns[SCORES] += _several(outputs, width) if width > 1 else [None] * count
+        first, several = _scores(scores, width, count)
+        columns[logs.SCORE] += first
+        columns[SCORES] += several
     if not any(columns[SCORES]):
         del columns[SCORES]
     return columns
@@ -155,8 +156,22 @@ def row_columns(table: str, entries: Iterable[bytes]) -> Columns:
     return columns
 
 
-def _several(outputs: list[float], width: int) -> list[str]:
-    return [orjson.dumps(outputs[at : at + width]).decode() for at in range(0, len(outputs), width)]
+def _scores(scores: bytes | list[str], width: int, count: int) -> tuple[Sequence[float | None], Sequence[str | None]]:
+    """By row: the first score, or None for text; and all of them as a JSON list, where there are several or they are text."""
+    if isinstance(scores, list):
+        return [None] * count, [_json_text([text]) for text in scores]
+    outputs: list[float] = list(memoryview(scores).cast("d"))
+    if width == 1:
+        return outputs, [None] * count
+    several = [orjson.dumps(outputs[at : at + width]).decode() for at in range(0, len(outputs), width)]
+    return outputs[::width], several
+
+
+def _json_text(texts: list[str]) -> str:
+    try:
+        return orjson.dumps(texts).decode()
+    except TypeError:  # half a surrogate pair
+        return orjson.dumps([_utf8(text) for text in texts]).decode()
 
 
 def _inputs(count: int, layout: bytes | None, values: Any) -> list[str]:

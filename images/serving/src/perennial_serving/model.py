@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -13,6 +14,8 @@ from perennial_features.reference import Reference
 from perennial_features.schema import FeatureSchema, InputKind
 from perennial_serving.counting import VersionCounters
 from perennial_serving.intake import Intake
+from perennial_serving.model_process import ProcessModel
+from perennial_serving.oip.outputs import PLATFORM, PLATFORM_PYFUNC, metadata
 from perennial_serving.scorer import Scorer
 
 VERSION_HEADER = "X-Perennial-Version"
@@ -28,9 +31,8 @@ class LoadedModel:
     version: str
     schema: FeatureSchema
     reference: Reference
-    bundle: Bundle
-    scorer: Scorer
-    """Answers rows."""
+    scorer: Scorer | None
+    """Answers rows of a bundle; None for a model of another flavour, whose `process` does."""
     counters: VersionCounters
     entity: str
     """The column that rows are assigned and joined by."""
@@ -42,8 +44,11 @@ class LoadedModel:
     """Typed columns for plain rows; None where every request goes the general way."""
     log_share: float = 1.0
     """Share of the predictions that is logged."""
+    process: ProcessModel | None = None
     outputs: int = 1
     """Values per row."""
+    text: bool = False
+    """The answers are text."""
     uri: str = ""
     folder: Path = field(default_factory=Path)
 
@@ -53,9 +58,20 @@ class LoadedModel:
         return {column.name: column.kind for column in self.schema.inputs}
 
     @cached_property
+    def nameless(self) -> bool:
+        """The model takes a matrix: its columns are named 0, 1, ..."""
+        return list(self.kinds) == [str(place) for place in range(len(self.kinds))]
+
+    @cached_property
     def mark(self) -> int:
         """What prediction ids are checked by; see `ids`."""
         return version_mark(self.version)
+
+    def metadata(self, versions: Sequence[str]) -> dict[str, Any]:
+        """In the Open Inference Protocol, for these versions."""
+        platform = PLATFORM if self.process is None else PLATFORM_PYFUNC
+        width = self.outputs
+        return metadata(self.pipeline, versions, self.schema, width, text=self.text, platform=platform)
 
     # -- the unchanging parts of an answer --
 

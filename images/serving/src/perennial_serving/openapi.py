@@ -9,6 +9,7 @@ from typing import Any
 
 from perennial_features.schema import FeatureSchema, InputColumn
 from perennial_serving.fleet import Served
+from perennial_serving.model import LoadedModel
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """The page loads nothing and runs nothing."""
@@ -112,7 +113,7 @@ def document(version: str, pipelines: Iterable[Served], keys: bool) -> Json:
     }
     for served in pipelines:
         if served.first is not None:
-            paths.update(_pipeline(served.name, served.first.schema, served.first.entity))
+            paths.update(_pipeline(served.name, served.first))
     found: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -158,8 +159,9 @@ def page(found: Json) -> str:
     )
 
 
-def _pipeline(name: str, schema: FeatureSchema, entity: str) -> Json:
-    record = _record(schema, entity)
+def _pipeline(name: str, model: LoadedModel) -> Json:
+    schema = model.schema
+    record = _record(schema, model.entity)
     example = {column.name: _EXAMPLES[column.kind] for column in schema.inputs}
     records = {
         "type": "object",
@@ -180,13 +182,11 @@ def _pipeline(name: str, schema: FeatureSchema, entity: str) -> Json:
         {"name": c.name, "datatype": _DATATYPES[c.kind], "shape": [1], "data": [_EXAMPLES[c.kind]]}
         for c in schema.inputs
     ]
-    of, model = f"/pipelines/{name}", f"/v2/models/{name}"
-    return {
-        f"{model}": _get("Model metadata: inputs and outputs", {"200": "the metadata"}),
-        f"{model}/ready": _get("The model answers", {"200": "it does", "503": "not now"}),
-        f"{model}/infer": _post(
-            "Predict (Open Inference Protocol)", tensors, {"inputs": inputs}, _INFERENCE, _OIP_ERROR
-        ),
+    of, oip = f"/pipelines/{name}", f"/v2/models/{name}"
+    found = {
+        f"{oip}": _get("Model metadata: inputs and outputs", {"200": "the metadata"}),
+        f"{oip}/ready": _get("The model answers", {"200": "it does", "503": "not now"}),
+        f"{oip}/infer": _post("Predict (Open Inference Protocol)", tensors, {"inputs": inputs}, _INFERENCE, _OIP_ERROR),
         f"{of}/invocations": _post(
             "Predict (MLflow scoring; also dataframe_split, instances, inputs, CSV)",
             records,
@@ -209,12 +209,19 @@ def _pipeline(name: str, schema: FeatureSchema, entity: str) -> Json:
             _MLFLOW_ERROR,
         ),
     }
+    if model.scorer is None:  # of another flavour than ours
+        del found[f"{of}/explain"]
+    return found
 
 
 def _record(schema: FeatureSchema, entity: str) -> Json:
     properties = {column.name: _value(column) for column in schema.inputs}
     required = [column.name for column in schema.inputs if not column.nullable]
-    return {"type": "object", "required": required, "properties": {entity: _ENTITY, **properties}}
+    return {
+        "type": "object",
+        "required": required,
+        "properties": {**({entity: _ENTITY} if entity else {}), **properties},
+    }
 
 
 def _value(column: InputColumn) -> Json:
@@ -244,6 +251,7 @@ def _post(summary: str, body: Json, example: Json, answer: Json, error: Json) ->
                 "413": failed("too many bytes or rows"),
                 "415": failed("a content type or encoding that is not read here"),
                 "503": failed("not now; see Retry-After"),
+                "504": failed("the model took too long"),
             },
         }
     }

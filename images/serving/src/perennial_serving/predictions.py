@@ -60,7 +60,8 @@ class Predictions:
         """POST /invocations and /pipelines/{model}/invocations"""
 
         def parse(body: bytes, served: Served) -> tuple[Rows, Respond]:
-            return scoring.parse(body, content_type(request), self.settings.max_rows), scoring.respond
+            nameless = served.first is not None and served.first.nameless
+            return scoring.parse(body, content_type(request), self.settings.max_rows, nameless), scoring.respond
 
         return await self._predict(request, "mlflow", name, None, parse)
 

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from perennial_serving.counter_table import Table
 from perennial_serving.counting import CHANGED, FAILED, UNCHANGED
 from perennial_serving.line import Line, away
+from perennial_serving.registered import model_uri
 from perennial_spec import names
 from perennial_spec.errors import ModelError, RegistryError
 from perennial_spec.route import Route
@@ -32,8 +33,9 @@ from perennial_spec.route import Route
 SAFE_NAME = re.compile(r"[a-z](-?[a-z0-9])*")
 """The spec's pipeline names; also safe as a folder's name."""
 SAFE_VERSION = re.compile(r"[0-9]{1,18}")
-_SEARCH, _VERSION, _ARTIFACTS = (
+_SEARCH, _MODEL, _VERSION, _ARTIFACTS = (
     "mlflow/registered-models/search",
+    "mlflow/registered-models/get",
     "mlflow/model-versions/get",
     "mlflow-artifacts/artifacts",
 )
@@ -144,14 +146,15 @@ class Registry:
         return _Page(digest, listings, following)
 
     def bundle_uri(self, name: str, version: str) -> str:
-        """Where the bundle of a version is.
+        """Where the bundle of a version is; without a bundle, the files of the model that MLflow has logged.
 
         Raises:
             ModelError: the version does not say.
         """
-        with self._line() as line:
-            body = line.get(_VERSION, {"name": name, "version": version}, _MAX_ANSWER_BYTES, self._timeout)
-        uri = _read(body, _VERSION, _uri_of)
+        found = self._version(name, version)
+        uri = _tags(found).get(names.TAG_BUNDLE_URI)
+        if uri is None:
+            return model_uri(found, self._ask)
         if not uri.startswith(f"{_SCHEME}/"):
             raise ModelError(
                 f"version {version} of {name} has no bundle that can be fetched",
@@ -159,6 +162,20 @@ class Registry:
                 next="train it again: the train step sets the tag",
             )
         return uri
+
+    def tags(self, name: str, version: str) -> dict[str, str]:
+        """The tags of a version, and those of its registered model that it does not have itself."""
+        model = self._ask(_MODEL, {"name": name}).get("registered_model", {})
+        return {**_tags(model), **_tags(self._version(name, version))}
+
+    def _version(self, name: str, version: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._ask(_VERSION, {"name": name, "version": version}).get("model_version", {})
+        return found
+
+    def _ask(self, path: str, params: dict[str, str]) -> dict[str, Any]:
+        """One small answer."""
+        with self._line() as line:
+            return _read(line.get(path, params, _MAX_ANSWER_BYTES, self._timeout), path, dict)
 
     def download(self, uri: str, folder: Path, max_bytes: int, seconds: float) -> None:
         """All files below `uri` into `folder`.
@@ -246,10 +263,6 @@ def _page_of(value: dict[str, Any]) -> tuple[tuple[Listing, ...], str]:
     listings = (_listing(model) for model in value.get("registered_models", ()))
     safe = tuple(listing for listing in listings if SAFE_NAME.fullmatch(listing.name))
     return safe, str(value.get("next_page_token") or "")
-
-
-def _uri_of(value: dict[str, Any]) -> str:
-    return str(_tags(value.get("model_version", {})).get(names.TAG_BUNDLE_URI, ""))
 
 
 def _entries(value: dict[str, Any]) -> list[tuple[str, bool]]:

@@ -16,8 +16,14 @@ from perennial_spec.errors import RequestError
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
-def parse(body: bytes, content_type: str, max_rows: int) -> Rows:
+def parse(body: bytes, content_type: str, max_rows: int, nameless: bool = False) -> Rows:
     """A scoring request.
+
+    Args:
+        body: as it came.
+        content_type: as the request says.
+        max_rows: that it may have.
+        nameless: the model's columns are named 0, 1, ...: `instances` and `inputs` may be a matrix, as a list of rows.
 
     Raises:
         WrongMediaType: neither JSON nor CSV.
@@ -27,7 +33,7 @@ def parse(body: bytes, content_type: str, max_rows: int) -> Rows:
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _from_json(json_object(body), max_rows)
+        return _from_json(json_object(body), max_rows, nameless)
     if kind == "text/csv":
         return _from_csv(body, max_rows)
     raise WrongMediaType(f"content type {kind[:60]!r} is not read here", expected="application/json or text/csv")
@@ -39,7 +45,7 @@ def respond(answer: Answer) -> tuple[bytes, dict[str, str]]:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), {}
 
 
-def _from_json(value: dict[str, Any], max_rows: int) -> Rows:
+def _from_json(value: dict[str, Any], max_rows: int, nameless: bool) -> Rows:
     given = [form for form in FORMS if form in value]
     if len(given) != 1:
         what = f"got {' and '.join(given)}" if given else "none of them is there"
@@ -50,7 +56,22 @@ def _from_json(value: dict[str, Any], max_rows: int) -> Rows:
         return _from_split(data, max_rows)
     if form == "inputs" and isinstance(data, dict):
         return _from_named_lists(data, max_rows)
-    return rows_of_records(need_list(data, form, "a list of objects, one per row"), max_rows, form)
+    records = need_list(data, form, "a list of objects, one per row")
+    if nameless and records and isinstance(records[0], list):
+        return _from_matrix(records, max_rows, form)
+    return rows_of_records(records, max_rows, form)
+
+
+def _from_matrix(values: list[Any], max_rows: int, where: str) -> Rows:
+    check_count(len(values), max_rows)
+    width = len(values[0])
+    for row, record in enumerate(values):
+        if not isinstance(record, list) or len(record) != width:
+            got = f"{len(record)} values" if isinstance(record, list) else kind_of(record)
+            raise RequestError(
+                f"got {got}", where=f"{where}[{row}]", expected=f"a list of {width} values, as the first"
+            )
+    return rows_of({str(place): [record[place] for record in values] for place in range(width)}, max_rows)
 
 
 def _from_split(data: Any, max_rows: int) -> Rows:

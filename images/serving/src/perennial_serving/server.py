@@ -104,6 +104,7 @@ class Parts:
         if self.prediction_log is not None:
             await asyncio.to_thread(self.prediction_log.stop, self.settings.shutdown_seconds)
         await asyncio.to_thread(self.follower.stop)
+        await self.follower.processes.close()
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:

@@ -31,6 +31,10 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "predict_threads": (1, 256),
     "explain_timeout_seconds": (0.1, 3600),
     "max_explain_rows": (1, 1_000_000),
+    "pyfunc_workers": (1, 256),
+    "pyfunc_queue": (1, 1_000_000),
+    "pyfunc_batch_rows": (1, 10_000_000),
+    "pyfunc_timeout_seconds": (0.1, 86_400),
     "drain_seconds": (0, 3600),
     "shutdown_seconds": (0, 3600),
 }
@@ -108,6 +112,19 @@ class Settings:
     """An explanation that takes longer is given up with 504."""
     explain_idle_seconds: float = 300.0
     """The process that explains ends when nobody has asked it for this long."""
+
+    pyfunc_workers: int = 1
+    """Processes for each version of a model that is no bundle: one of another MLflow flavour."""
+    pyfunc_queue: int = 64
+    """Requests that may wait for such a version; more are answered with 503 and Retry-After."""
+    pyfunc_batch_rows: int = 1024
+    """Rows of waiting requests that are joined into one prediction of such a version."""
+    pyfunc_timeout_seconds: float = 30.0
+    """A prediction that takes longer is answered with 504, and its process started anew; a wait for a free process ends with 503."""
+    pyfunc_memory_bytes: int = 0
+    """Address space of each such process; 0 for any."""
+    pyfunc_environment: tuple[str, ...] = ()
+    """Variables that such processes get beside those that libraries need (comma separated): nothing else of the server's environment."""
 
     log_flush_seconds: float = 1.0
     """Predictions and labels are appended to their Delta tables at most this often."""

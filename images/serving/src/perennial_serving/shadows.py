@@ -1,7 +1,7 @@
 """Shadow versions: they see the traffic and never answer.
 
 One thread, after the answers, as far as it keeps up: what does not fit into its queue is left out and counted. A shadow that is slow or
-broken costs nobody an answer.
+broken costs nobody an answer. A shadow that answers in processes gets its typed rows from the thread, which does not wait for it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from perennial_features.request import columns_from_rows
 from perennial_serving.bodies import Body
 from perennial_serving.intake import Intake
 from perennial_serving.model import LoadedModel
+from perennial_serving.model_process import ProcessModel
+from perennial_serving.refusals import Overloaded, Refusal
 from perennial_serving.scorer import Matrix, read_only
 from perennial_spec.errors import RequestError
 
 _MAX_ROWS = 4096
 """Rows that may wait for their shadow predictions."""
+_MAX_ASKED = 8
+"""Calls to a shadow's processes at a time: the rest waits here, and leaves their queue to who asks for the version by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,10 @@ class Shadows:
     def __init__(self, done: Callable[[Shadowed], None], dropped: Callable[[LoadedModel, int], None]) -> None:
         self._done, self._dropped = done, dropped
         self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._rows = 0
+        self._rows: WeakKeyDictionary[LoadedModel, int] = WeakKeyDictionary()
+        """Rows that wait, by shadow: one that does not keep up must not cost another its rows."""
+        self._asking: set[asyncio.Task[None]] = set()
+        self._gates: WeakKeyDictionary[LoadedModel, asyncio.Semaphore] = WeakKeyDictionary()
         self._intakes: WeakKeyDictionary[LoadedModel, Intake] = WeakKeyDictionary()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -75,10 +82,11 @@ class Shadows:
             self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
             self._thread.start()
         for model in models:
-            if self._rows + len(ids) > _MAX_ROWS:
+            waiting = self._rows.get(model, 0) + len(ids)
+            if waiting > _MAX_ROWS:
                 self._dropped(model, len(ids))
                 continue
-            self._rows += len(ids)
+            self._rows[model] = waiting
             self._queue.put(_Task(model, bodies, ids, keys))
 
     def close(self) -> None:
@@ -90,15 +98,67 @@ class Shadows:
     def _run(self) -> None:
         assert self._loop is not None
         while (task := self._queue.get()) is not None:
-            for found in self._predicted(task):
-                try:
+            try:
+                if task.model.process is not None:
+                    self._hand_over(task, task.model.process)
+                    continue
+                for found in self._predicted(task):
                     self._loop.call_soon_threadsafe(self._collect, found)
-                except RuntimeError:  # the loop has ended
-                    return
+            except RuntimeError:  # the loop has ended
+                return
 
     def _collect(self, found: Shadowed) -> None:
-        self._rows -= len(found.ids)
+        self._release(found.model, len(found.ids))
         self._done(found)
+
+    def _release(self, model: LoadedModel, rows: int) -> None:
+        self._rows[model] -= rows
+
+    # -- shadows in processes --
+
+    def _hand_over(self, task: _Task, process: ProcessModel) -> None:
+        """Type the rows in this thread, and have the process asked on the event loop."""
+        assert self._loop is not None
+        start = time.perf_counter()
+        try:
+            columns, kept = self._typed(task, len(task.ids))
+        except Exception as error:
+            if len(task.bodies) > 1:  # one bad row must not cost the others their shadow
+                for single in _singly(task):
+                    self._hand_over(single, process)
+                return
+            found = Shadowed(task.model, task.ids, task.keys, time.perf_counter() - start, error)
+            self._loop.call_soon_threadsafe(self._collect, found)
+            return
+        copied = {name: values.copy() for name, values in columns.items()}  # the intake takes the next rows meanwhile
+        self._loop.call_soon_threadsafe(self._ask, task, copied, kept, start)
+
+    def _ask(self, task: _Task, columns: Mapping[str, Array], kept: Mapping[str, Array], start: float) -> None:
+        asking = asyncio.get_running_loop().create_task(self._answered(task, columns, kept, start))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asking.discard)
+
+    async def _answered(
+        self, task: _Task, columns: Mapping[str, Array], kept: Mapping[str, Array], start: float
+    ) -> None:
+        model, ids, keys = task.model, task.ids, task.keys
+        assert model.process is not None
+        try:
+            async with self._gates.setdefault(model, asyncio.Semaphore(_MAX_ASKED)):
+                scores = await model.process.predict(columns)
+        except Overloaded:
+            self._release(model, len(ids))
+            self._dropped(model, len(ids))
+        except Exception as error:
+            if len(task.bodies) > 1 and not isinstance(error, Refusal):  # its own failure, on some row: each by itself
+                for single in _singly(task):
+                    self._queue.put(single)
+                return
+            self._collect(Shadowed(model, ids, keys, time.perf_counter() - start, error))
+        else:
+            self._collect(Shadowed(model, ids, keys, time.perf_counter() - start, None, None, scores, kept))
+
+    # -- shadows in this thread --
 
     def _predicted(self, task: _Task) -> list[Shadowed]:
         start = time.perf_counter()
@@ -107,17 +167,14 @@ class Shadows:
         except Exception as error:
             if len(task.bodies) == 1:
                 return [Shadowed(task.model, task.ids, task.keys, time.perf_counter() - start, error)]
-        found, at = [], 0  # one bad row must not cost the others their shadow
-        for body in task.bodies:
-            part = slice(at, at + body.count)
-            found += self._predicted(_Task(task.model, [body], task.ids[part], task.keys[part]))
-            at += body.count
-        return found
+        # One bad row must not cost the others their shadow.
+        return [found for single in _singly(task) for found in self._predicted(single)]
 
     def _together(self, task: _Task, start: float) -> Shadowed:
         rows = len(task.ids)
         columns, kept = self._typed(task, rows)
         scorer = task.model.scorer
+        assert scorer is not None
         matrix = scorer.matrix(columns, rows)
         scores = scorer.predict(matrix)
         return Shadowed(task.model, task.ids, task.keys, time.perf_counter() - start, None, matrix, scores, kept)
@@ -138,6 +195,16 @@ class Shadows:
             raise RequestError("not plain", expected="one request at a time")
         columns = columns_from_rows(lists_of(task.bodies[0]), model.schema, rows)
         return read_only(columns), columns
+
+
+def _singly(task: _Task) -> list[_Task]:
+    """One task per request."""
+    found, at = [], 0
+    for body in task.bodies:
+        part = slice(at, at + body.count)
+        found.append(_Task(task.model, [body], task.ids[part], task.keys[part]))
+        at += body.count
+    return found
 
 
 def lists_of(body: Body) -> dict[str, list[object]]:

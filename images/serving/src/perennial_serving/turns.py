@@ -93,13 +93,14 @@ class Turns:
             return False
         name, oip = named
         served = self._fleet.served.get(name) if name else self._only()
-        if served is None or served.first is None or self._fleet.draining:
+        if served is None or not served.plain or self._fleet.draining:
             return False
         asked = Asked(connection, data, served, began, oip)
         if served.sole is not None and not oip and not served.shadows:
             found = self._bodies.layout(data, at)
             if found is not None:
                 return self._take_text(asked, served.sole, *found)
+        assert served.first is not None
         body = tensors(data[at:], served.first.kinds) if oip else scoring(data[at:])
         return body is not None and self._take_body(asked, body)
 
@@ -205,6 +206,7 @@ class Turns:
     def _answers(self, batch: Batch) -> list[bytes]:
         model, rows, intake = batch.model, batch.rows, batch.intake
         scorer = model.scorer
+        assert scorer is not None  # it has an intake
         keys = _keys_of(intake.keys(rows))
         matrix = scorer.matrix(intake.typed(rows), rows)
         scores = scorer.predict(matrix)

@@ -25,7 +25,7 @@ PREDICTION_COLUMNS: dict[str, str] = {
     PREDICTION_ID: "string",  # unique per row that was answered; a shadow's row repeats the id of the answer that it shadows
     ENTITY: "string",  # the spec's data.entity as text; null when the request did not carry it
     VERSION: "string",  # the model version in the registry that made the score
-    SCORE: "double",  # probability of the positive class, or the regressor's value
+    SCORE: "double",  # probability of the positive class, or the regressor's value; null for a model that answers with text
     SHADOW: "bool",  # true: made beside the answer, and never sent to the client
     AT: "timestamp[us, UTC]",  # when the server answered
     INPUTS: "string",  # JSON object of the model's input columns and the spec's data.timestamp when sent; nothing sensitive or redacted

@@ -33,6 +33,10 @@ TAG_VERDICT_REASON = "perennial.verdict_reason"
 TAG_PROMOTED_AT = "perennial.promoted_at"
 TAG_BUNDLE_URI = "perennial.bundle_uri"
 """`mlflow-artifacts:/...` of the folder that serving needs; see `perennial_features.bundle`."""
+TAG_SPEC = "perennial.spec"
+"""On a version without a bundle, or its registered model: JSON of the pipeline's spec, for what its log may hold."""
+TAG_ENTITY = "perennial.entity"
+"""Likewise: the column that predictions and labels are joined by, where there is no spec."""
 
 # -- labels --
 PREDICTION_FEATURE = "prediction"

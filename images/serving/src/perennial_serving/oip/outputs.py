@@ -16,6 +16,7 @@ from perennial_spec.errors import RequestError
 
 OUTPUTS = ("score", "version", "prediction_id")
 PLATFORM = "perennial_xgboost"
+PLATFORM_PYFUNC = "mlflow_pyfunc"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,15 @@ def model_version(answer: Answer) -> str:
     return ",".join(answer.distinct)
 
 
-def metadata(model: str, versions: Sequence[str], schema: FeatureSchema, width: int = 1) -> dict[str, Any]:
+def metadata(
+    model: str,
+    versions: Sequence[str],
+    schema: FeatureSchema,
+    width: int = 1,
+    *,
+    text: bool = False,
+    platform: str = PLATFORM,
+) -> dict[str, Any]:
     """Model metadata: what goes in and what comes out.
 
     Args:
@@ -77,15 +86,18 @@ def metadata(model: str, versions: Sequence[str], schema: FeatureSchema, width: 
         versions: that can be asked for.
         schema: of the model.
         width: scores per row.
+        text: scores are text.
+        platform: what answers.
     """
     inputs = [{"name": c.name, "datatype": OF_KIND[c.kind], "shape": [-1]} for c in schema.inputs]
-    outputs = [{"name": name, "datatype": "FP64" if name == "score" else "BYTES", "shape": [-1]} for name in OUTPUTS]
+    numbers = () if text else ("score",)
+    outputs = [{"name": name, "datatype": "FP64" if name in numbers else "BYTES", "shape": [-1]} for name in OUTPUTS]
     if width > 1:
         outputs[0]["shape"] = [-1, width]
     return {
         "name": model,
         "versions": list(versions),
-        "platform": PLATFORM,
+        "platform": platform,
         "inputs": inputs,
         "outputs": outputs,
     }
