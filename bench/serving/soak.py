@@ -1,7 +1,7 @@
 """Whether the server stays as it is: `python -m bench.serving.soak`, an hour of load while the route changes every minute.
 
-Two versions take turns: one alone, both by weight, the other alone. Versions load and unload meanwhile. Every interval gives one line: latency on a
-fixed schedule, failed requests, memory. A run of the default length replaces the section `soak` of bench/results.md, and its plot.
+Two versions take turns: one alone, both by weight, the other alone; they load and unload meanwhile. Every interval gives one line: latency on
+a fixed schedule, failed requests, memory. A run of the default length replaces the section `soak` of bench/results.md, and its plot.
 """
 
 from __future__ import annotations
@@ -58,9 +58,8 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     text = section(found, options)
     if (options.minutes, options.every) == (MINUTES, SECONDS):
-        drawn = plots.lines(
-            plots.FOLDER / "serving-soak.svg", "Ours, while the route changes", _minutes(found), curves(found)
-        )
+        file, minutes = plots.FOLDER / "serving-soak.svg", [each.minute for each in found]
+        drawn = plots.lines(file, "Ours, while the route changes", minutes, curves(found))
         report.write_section("soak", f"{text}\n![{drawn.stem}](plots/{drawn.name})\n")
     print(text)
     return 0 if not any(each.paced.failed for each in found) else 1
