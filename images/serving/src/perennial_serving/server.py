@@ -31,7 +31,7 @@ from perennial_serving.explain import Explainer
 from perennial_serving.explanations import Explanations
 from perennial_serving.fleet import Fleet
 from perennial_serving.follower import Follower
-from perennial_serving.metrics import Exposition, ServingCollector
+from perennial_serving.metrics import Exposition, OwnTally
 from perennial_serving.prediction_log import PredictionLog
 from perennial_serving.predictions import Predictions
 from perennial_serving.registry import Registry
@@ -127,14 +127,14 @@ def assemble(platform: Platform, settings: Settings) -> Parts:
     if platform.store is None:
         log.warning("PERENNIAL_STORE is not set: predictions and labels are not kept, and quality cannot be measured")
     else:
-        prediction_log = PredictionLog(tables.Tables(platform, settings.log_compact_commits).append, settings)
+        prediction_log = PredictionLog(tables.Tables(platform, settings.log_compact_commits).append, settings, counters)
     engine, budget = Engine(settings, counters, prediction_log), Budget(settings.max_inflight_bytes)
     app = App(
         fleet,
         Predictions(fleet, engine, settings, counters, budget),
         Explanations(fleet, settings, counters, budget, Explainer(settings)),
         counters,
-        Exposition(ServingCollector(fleet, counters, prediction_log)),
+        Exposition(fleet, OwnTally(fleet, counters), prediction_log is not None),
         prediction_log,
         Keys.load(Path(settings.api_keys_file)) if settings.api_keys_file else None,
     )

@@ -53,6 +53,7 @@ ROUTE_REVISION = "perennial_route_revision"  # pipeline
 MODEL_LOADED = "perennial_model_loaded"  # pipeline, version (1; 0 when refused)
 CHAMPION = "perennial_champion"  # pipeline, version (1)
 REGISTRY_UP = "perennial_registry_up"
+WORKERS = "perennial_workers"
 PREDICTION_LOG_WRITTEN = "perennial_prediction_log_rows_written_total"  # pipeline
 PREDICTION_LOG_DROPPED = "perennial_prediction_log_rows_dropped_total"  # pipeline
 PREDICTION_LOG_SAMPLED_OUT = "perennial_prediction_log_rows_sampled_out_total"  # pipeline
