@@ -108,8 +108,8 @@ class Exposition:
         }
         revisions: Values = {(name,): each.route.revision for name, each in served.items()}
         champions: Values = {(name, each.champion): 1 for name, each in served.items() if each.champion is not None}
-        refused = dict.fromkeys(self._fleet.refused, 0)
-        loaded: Values = refused | {(name, version): 1 for name, each in served.items() for version in each.models}
+        loaded: dict[tuple[str, ...], float] = dict.fromkeys(self._fleet.refused, 0)
+        loaded |= {(name, version): 1 for name, each in served.items() for version in each.models}
         yield _gauge(names.ROUTE_WEIGHT, "Share of the traffic, by the route in force.", _VERSION, weights)
         yield _gauge(names.ROUTE_REVISION, "Revision of the route in force.", _PIPELINE, revisions)
         yield _gauge(names.CHAMPION, "1 for the version that the registry calls champion.", _VERSION, champions)

@@ -1,0 +1,265 @@
+"""Counters of several workers, each in files of its own, which any of them sums up.
+
+    <folder>/workers.json                                          the supervisor's: which processes there are
+    <folder>/<slot>.numbers                                        `ServerCounters` of one worker
+    <folder>/versions/<pipeline>@<version>-<digest>/facts.json     names of its series
+                                                   /<slot>.cells   `VersionCounters` of one worker
+                                                   /lock           held, shared, by every worker that has the version
+
+A slot outlives the worker in it: who comes after a worker that was killed counts on where that one was. A version's folder goes when the
+last worker has let go of it; the system does that for a worker that is killed. All processes are of one machine and start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import threading
+import weakref
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from perennial_features.reference import Counts
+from perennial_serving import processes
+from perennial_serving.counter_table import SIZE, Numbers
+from perennial_serving.counting import Counted, ServerCounters, VersionCounters, size_of
+from perennial_serving.exposition import VersionFacts, VersionText
+from perennial_serving.model import LoadedModel
+from perennial_spec.errors import PlatformError
+
+_NUMBERS, _CELLS = ".numbers", ".cells"
+_FACTS, _LOCK = "facts.json", "lock"
+
+
+@dataclass(frozen=True)
+class Roll:
+    """Who is there, as the supervisor says."""
+
+    supervisor: int
+    """Its process id."""
+    workers: tuple[int, ...] = ()
+    """Those of its workers, until they are known to have ended."""
+    answering: int = 0
+    """How many of them answer."""
+
+    def write(self, folder: Path) -> None:
+        """Replace what was said before."""
+        _replace(folder / "workers.json", json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, folder: Path) -> Roll:
+        found = json.loads(folder.joinpath("workers.json").read_bytes())
+        return cls(found["supervisor"], tuple(found["workers"]), found["answering"])
+
+
+class CounterFiles:
+    """The counters of the worker at `slot`, and the tally of all; see `metrics.Tally`.
+
+    Args:
+        folder: private to the workers of one supervisor, best in memory: what is counted is written to it all the time.
+
+    Raises:
+        PlatformError: the folder cannot be written, or is full.
+    """
+
+    def __init__(self, folder: Path, slot: int) -> None:
+        self._folder, self._slot = folder, slot
+        self._versions = folder / "versions"
+        with _explained(folder):
+            self._versions.mkdir(exist_ok=True)
+            own = _mapped(folder / f"{slot}{_NUMBERS}", SIZE)
+        self.counters = ServerCounters(Numbers(memoryview(own)))
+        self._everyone: dict[str, ServerCounters] = {}
+        """By file; read only."""
+        self._lock = threading.Lock()
+        """Two scrapes at once must not read up on names at once."""
+        self._texts: dict[str, VersionText] = {}
+
+    # -- counting --
+
+    def counting(self, model: LoadedModel) -> LoadedModel:
+        """`model`, whose counters lie in a file for as long as anybody has it.
+
+        Raises:
+            PlatformError: the folder cannot be written, or is full.
+        """
+        facts = json.dumps(asdict(VersionFacts.of(model.pipeline, model.version, model.reference)))
+        size = size_of(model.reference)
+        digest = hashlib.sha256(f"{size} {facts}".encode()).hexdigest()[:12]
+        place = self._versions / f"{model.pipeline}@{model.version}-{digest}"
+        with _explained(self._folder):
+            held = _hold(place)
+            _replace(place / _FACTS, facts)
+            cells = np.frombuffer(_mapped(place / f"{self._slot}{_CELLS}", size * 8), np.int64)
+        counters = VersionCounters(model.reference, cells)
+        # At the end of the process the system lets go; the counts stay, since others still have the version.
+        weakref.finalize(counters, _let_go, place, held).atexit = False
+        return replace(model, counters=counters)
+
+    def sweep(self) -> None:
+        """Remove versions that nobody has: those of workers that were killed, and that left the route before another came."""
+        for place in _entries(self._versions):
+            with suppress(OSError):
+                _let_go(Path(place), os.open(Path(place) / _LOCK, os.O_RDWR))
+
+    # -- adding up --
+
+    def versions(self) -> list[tuple[VersionText, Counted]]:
+        """Every version that some worker has, in order; of two of one name, the one that was loaded last."""
+        found: dict[tuple[str, str], tuple[float, str, VersionText, Counted]] = {}
+        for place in _entries(self._versions):
+            with suppress(FileNotFoundError):  # removed since
+                text, cells = self._text(place), _sum(place)
+                entry = (os.stat(f"{place}/{_FACTS}").st_mtime, place, text, Counted(cells))  # noqa: PTH116 (at every scrape)
+                name = (text.pipeline, text.version)
+                if name not in found or entry[:2] > found[name][:2]:
+                    found[name] = entry
+        return [(text, counted) for _, (_, _, text, counted) in sorted(found.items(), key=lambda item: item[0])]
+
+    def _text(self, place: str) -> VersionText:
+        """What stands in the version's folder, whose name has the digest of it."""
+        found = self._texts.get(place)
+        if found is None:
+            facts = VersionFacts(**json.loads(Path(place, _FACTS).read_bytes()))
+            for gone in self._texts.keys() - set(_entries(self._versions)):
+                del self._texts[gone]
+            found = self._texts[place] = VersionText(facts)
+        return found
+
+    def table(self, name: str) -> dict[tuple[str, ...], float]:
+        """The table of this name, summed over all workers that there are or were."""
+        found: defaultdict[tuple[str, ...], float] = defaultdict(int)
+        with self._lock:
+            for counters in self._everyones():
+                for key, value in counters.read(name).items():
+                    found[key] += value
+        return found
+
+    def _everyones(self) -> Iterator[ServerCounters]:
+        for file in _entries(self._folder):
+            if file.endswith(_NUMBERS):
+                if file not in self._everyone and (held := _read(file)) is not None:
+                    self._everyone[file] = ServerCounters(Numbers(memoryview(held)))
+                if counters := self._everyone.get(file):
+                    counters.numbers.refresh()
+                    yield counters
+
+    def processes(self) -> str:
+        roll = Roll.read(self._folder)
+        return processes.text(roll.supervisor, roll.workers)
+
+    def workers(self) -> int:
+        return Roll.read(self._folder).answering
+
+
+def _hold(place: Path) -> int:
+    """Make the version's folder, if need be, and hold it. The descriptor of its lock."""
+    while True:
+        with suppress(FileExistsError):
+            place.mkdir()
+        try:
+            held = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:  # removed since
+            continue
+        fcntl.flock(held, fcntl.LOCK_SH)
+        if _is_lock_of(place, held):
+            return held
+        os.close(held)
+
+
+def _let_go(place: Path, held: int) -> None:
+    """Give up the lock, and remove the folder if no other worker has the version. Whoever wants it meanwhile makes it anew."""
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_lock_of(place, held):
+            return
+        gone = place.with_name(f".gone-{os.getpid()}-{held}")
+        place.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+    except OSError:  # someone has it; or the folder of all is gone, at the very end
+        pass
+    finally:
+        os.close(held)
+
+
+def _is_lock_of(place: Path, held: int) -> bool:
+    """False: the folder was removed while we waited for its lock, and what is there now, if anything, is another."""
+    try:
+        return os.path.samestat(os.fstat(held), place.joinpath(_LOCK).stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sum(place: str) -> Counts:
+    """int64[cells]: over all slots."""
+    total: Counts | None = None
+    for file in _entries(place):
+        if file.endswith(_CELLS) and (held := _read(file)) is not None:
+            cells = np.frombuffer(held, np.int64)
+            total = cells.copy() if total is None else total + cells
+    if total is None:
+        raise FileNotFoundError(place)
+    return total
+
+
+def _entries(folder: str | Path) -> list[str]:
+    """Paths of what is in the folder, in order; as text, since a scrape has no time for more."""
+    try:
+        return sorted(f"{folder}/{name}" for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+
+
+def _mapped(file: Path, size: int) -> mmap.mmap:
+    """The file, for counting. Its space is taken at once: a folder that is full must be an error here, not a signal later."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+        return mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _read(file: str) -> mmap.mmap | None:
+    """The file, for reading: a number is seen as it was or as it is, never half of each. None while it is being made.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    except ValueError:  # empty
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Errors of the system, as the operator needs to know them."""
+    try:
+        yield
+    except OSError as error:
+        raise PlatformError(
+            f"the counters of the workers have no place: {error.strerror}",
+            where=str(folder),
+            expected="a folder that can be written, with some megabytes of room",
+            next="make room there",
+        ) from None
