@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perennial_serving.counter_files import CounterFiles, Roll
+from perennial_serving.counter_files import CounterFiles
+from perennial_serving.post import Roll
 from perennial_spec.errors import PlatformError
 
 SERIES = [("distance", str(n)) for n in range(300)]

@@ -1,6 +1,7 @@
 """Counters of several workers, each in files of its own, which any of them sums up.
 
     <folder>/workers.json                                          the supervisor's: which processes there are
+    <folder>/lock                                                  held, shared, by every worker
     <folder>/<slot>.numbers                                        `ServerCounters` of one worker
     <folder>/versions/<pipeline>@<version>-<digest>/facts.json     names of its series
                                                    /<slot>.cells   `VersionCounters` of one worker
@@ -23,7 +24,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,31 +35,11 @@ from perennial_serving.counter_table import SIZE, Numbers
 from perennial_serving.counting import Counted, ServerCounters, VersionCounters, size_of
 from perennial_serving.exposition import VersionFacts, VersionText
 from perennial_serving.model import LoadedModel
+from perennial_serving.post import Roll, replace_text
 from perennial_spec.errors import PlatformError
 
 _NUMBERS, _CELLS = ".numbers", ".cells"
 _FACTS, _LOCK = "facts.json", "lock"
-
-
-@dataclass(frozen=True)
-class Roll:
-    """Who is there, as the supervisor says."""
-
-    supervisor: int
-    """Its process id."""
-    workers: tuple[int, ...] = ()
-    """Those of its workers, until they are known to have ended."""
-    answering: int = 0
-    """How many of them answer."""
-
-    def write(self, folder: Path) -> None:
-        """Replace what was said before."""
-        _replace(folder / "workers.json", json.dumps(asdict(self)))
-
-    @classmethod
-    def read(cls, folder: Path) -> Roll:
-        found = json.loads(folder.joinpath("workers.json").read_bytes())
-        return cls(found["supervisor"], tuple(found["workers"]), found["answering"])
 
 
 class CounterFiles:
@@ -75,6 +56,7 @@ class CounterFiles:
         self._folder, self._slot = folder, slot
         self._versions = folder / "versions"
         with _explained(folder):
+            self._held = _hold(folder)
             self._versions.mkdir(exist_ok=True)
             own = _mapped(folder / f"{slot}{_NUMBERS}", SIZE)
         self.counters = ServerCounters(Numbers(memoryview(own)))
@@ -83,6 +65,10 @@ class CounterFiles:
         self._lock = threading.Lock()
         """Two scrapes at once must not read up on names at once."""
         self._texts: dict[str, VersionText] = {}
+
+    def abandon(self) -> None:
+        """At the end, when there is no supervisor who would remove the folder: the last worker does."""
+        _let_go(self._folder, self._held)
 
     # -- counting --
 
@@ -98,7 +84,7 @@ class CounterFiles:
         place = self._versions / f"{model.pipeline}@{model.version}-{digest}"
         with _explained(self._folder):
             held = _hold(place)
-            _replace(place / _FACTS, facts)
+            replace_text(place / _FACTS, facts)
             cells = np.frombuffer(_mapped(place / f"{self._slot}{_CELLS}", size * 8), np.int64)
         counters = VersionCounters(model.reference, cells)
         # At the end of the process the system lets go; the counts stay, since others still have the version.
@@ -162,7 +148,7 @@ class CounterFiles:
 
 
 def _hold(place: Path) -> int:
-    """Make the version's folder, if need be, and hold it. The descriptor of its lock."""
+    """Make the folder, if need be, and hold it. The descriptor of its lock."""
     while True:
         with suppress(FileExistsError):
             place.mkdir()
@@ -177,7 +163,7 @@ def _hold(place: Path) -> int:
 
 
 def _let_go(place: Path, held: int) -> None:
-    """Give up the lock, and remove the folder if no other worker has the version. Whoever wants it meanwhile makes it anew."""
+    """Give up the lock, and remove the folder if no other worker holds it. Whoever wants it meanwhile makes it anew."""
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not _is_lock_of(place, held):
@@ -242,13 +228,6 @@ def _read(file: str) -> mmap.mmap | None:
         return None
     finally:
         os.close(descriptor)
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file that is there as a whole or not at all."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
-    temporary.write_text(text)
-    temporary.replace(file)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,9 +35,21 @@ _RANDOM = random.Random()  # noqa: S311 (no secret)
 
 
 class Follower:
-    """Keeps `fleet` as the registry wants it, in a thread of its own."""
+    """Keeps `fleet` as the registry wants it, in a thread of its own.
 
-    def __init__(self, fleet: Fleet, registry: Registry, cache: Cache, settings: Settings) -> None:
+    Args:
+        counting: gives a loaded version the counters that it is to have; None: it keeps its own.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        registry: Registry,
+        cache: Cache,
+        settings: Settings,
+        counting: Callable[[LoadedModel], LoadedModel] | None = None,
+    ) -> None:
+        self._counting = counting
         self._fleet, self._registry, self._cache, self._settings = fleet, registry, cache, settings
         self._wanted: dict[str, Listing] = {}
         self._uris: dict[Key, str] = {}
@@ -144,14 +157,15 @@ class Follower:
     def _fetch_and_load(self, name: str, version: str) -> LoadedModel:
         key = (name, version)
         uri = self._uris.get(key) or self._registry.bundle_uri(name, version)
-        folder = self._cache.ensure(name, version, uri, self._fetch)
-        try:
-            model = load_model(name, version, uri, folder, self._settings)
-        except Exception:
-            self._cache.forget(folder)
-            raise
+        with self._cache.alone(name, version):
+            folder = self._cache.ensure(name, version, uri, self._fetch)
+            try:
+                model = load_model(name, version, uri, folder, self._settings)
+            except Exception:
+                self._cache.forget(folder)
+                raise
         self._uris[key] = uri
-        return model
+        return model if self._counting is None else self._counting(model)
 
     def _fetch(self, uri: str, folder: Path) -> None:
         self._registry.download(uri, folder, self._settings.max_bundle_bytes)
