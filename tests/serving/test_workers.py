@@ -222,6 +222,25 @@ def test_all_workers_answer_and_each_tells_of_all(pipeline: Any, bundles: Any, r
     assert scraped[1]["process_cpu_seconds_total[]"] >= scraped[0]["process_cpu_seconds_total[]"] > 1
 
 
+def test_connections_are_spread_over_the_workers(pipeline: Any, bundles: Any, row: Any, start: Start) -> None:
+    pipeline.route({pipeline.register(bundles["one"]): 1.0})
+    group = start(pipeline)
+    group.until_answering()
+    port = int(group.url.rpartition(":")[2])
+    for pause in (0.0, 0.0, 0.02):
+        clients = []
+        for _ in range(32):
+            clients.append(socket.create_connection(("127.0.0.1", port)))
+            time.sleep(pause)
+        time.sleep(0.5)
+        found = [psutil.Process(pid).net_connections() for pid in group.pids]
+        counts = [sum(c.status == "ESTABLISHED" and c.laddr.port == port for c in each) for each in found]
+        assert (sum(counts), min(counts) >= 10) == (32, True), counts
+        for client in clients:
+            client.close()
+        time.sleep(0.7)
+
+
 def test_a_killed_worker_is_followed_by_another_while_others_answer_and_no_count_falls(
     pipeline: Any, bundles: Any, row: Any, start: Start
 ) -> None:

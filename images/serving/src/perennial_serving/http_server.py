@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from perennial_serving.acceptor import Acceptor
 from perennial_serving.connection import sweep
 from perennial_serving.fleet import Fleet
 from perennial_serving.place import Place
@@ -32,49 +33,69 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._fleet, self._settings, self._place = fleet, settings, place
         self._sweeping: asyncio.Task[None] | None = None
-        self._late: set[asyncio.Task[object]] = set()
-        """Connections that were waiting when we stopped listening."""
+        self._coming: set[asyncio.Task[object]] = set()
+        """Clients that we have taken ourselves, until they are among the connections."""
+        self._acceptors: list[Acceptor] = []
+        """Where other processes listen too, and uvicorn's way would leave to chance who gets how many."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._sweeping = asyncio.create_task(sweep(self.server_state.connections))
-        if self._place is not None:
-            self._place.answers(self._fleet)
+        place = self._place
+        if place is None:
+            await super().startup(sockets)
+            self._sweeping = asyncio.create_task(sweep(self.server_state.connections))
+            return
+        await super().startup([])
+        self._acceptors = [Acceptor(s, self._take, self._count, place.board, place.slot) for s in sockets or ()]
+        self._sweeping = asyncio.create_task(sweep(self.server_state.connections, self._note))
+        place.answers(self._fleet)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._sweeping is not None:
             self._sweeping.cancel()
         self._leave()
+        for acceptor in self._acceptors:
+            acceptor.stop()
         for sock in sockets or ():
             self._take_the_rest(sock)
+            sock.close()
         for server in self.servers:
             server.close()
         end = time.monotonic() + _LINGER_SECONDS
-        while self._open and time.monotonic() < end and not self.force_exit:  # noqa: ASYNC110 (uvicorn has no event for it)
+        while self._count() and time.monotonic() < end and not self.force_exit:  # noqa: ASYNC110 (uvicorn has no event for it)
             await asyncio.sleep(0.01)
         await super().shutdown(sockets)
 
-    @property
-    def _open(self) -> bool:
-        return bool(self.server_state.connections or self._late)
+    def _count(self) -> int:
+        return len(self.server_state.connections) + len(self._coming)
+
+    def _note(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.note()
 
     def _leave(self) -> None:
         """From now on every answer says that it is the connection's last: the client comes back by another, to another server."""
         self._fleet.draining = True
-        self.config.encoded_headers = [*self.config.encoded_headers, _LAST]
-        self.server_state.default_headers = [_LAST]
+        self.config.encoded_headers = self.server_state.default_headers = [_LAST]
 
     def _take_the_rest(self, sock: socket.socket) -> None:
         """Clients whose connection the system has accepted, and we have not: closing would refuse them what they have sent already."""
+        with suppress(OSError):  # there are no more
+            while True:
+                self._take(sock.accept()[0])
+
+    def _take(self, client: socket.socket) -> None:
+        """Make a connection of a client that was accepted."""
         loop = asyncio.get_running_loop()
         kind: Any = self.config.http_protocol_class
         made = partial(kind, self.config, self.server_state, self.lifespan.state, loop)
-        with suppress(OSError):  # there are no more
-            while True:
-                client, _ = sock.accept()
-                late = loop.create_task(loop.connect_accepted_socket(made, client, ssl=self.config.ssl))
-                self._late.add(late)
-                late.add_done_callback(self._late.discard)
+        coming = loop.create_task(loop.connect_accepted_socket(made, client, ssl=self.config.ssl))
+        self._coming.add(coming)
+        coming.add_done_callback(self._came)
+
+    def _came(self, coming: asyncio.Task[Any]) -> None:
+        self._coming.discard(coming)
+        if not coming.cancelled():
+            coming.exception()  # a client that does not get through the handshake is not worth a line in the log
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         wait = self._settings.drain_seconds

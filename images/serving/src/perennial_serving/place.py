@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from perennial_serving.acceptor import Board
 from perennial_serving.counter_files import CounterFiles
 from perennial_serving.fleet import Fleet
 from perennial_serving.post import ACCEPT, ANSWERS, DRAIN, LEAVE, LOADED, Post
@@ -33,7 +34,9 @@ class Place:
 
     def __init__(self, post: Post) -> None:
         self.folder = Path(post.folder)
+        self.slot = post.slot
         self.files = CounterFiles(self.folder, post.slot)
+        self.board = Board(self.folder)
         for descriptor in (post.listener, post.line):
             os.set_inheritable(descriptor, False)  # our own children have no business with them
         self._line = socket.socket(fileno=post.line)

@@ -28,6 +28,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from perennial_serving.acceptor import Board
 from perennial_serving.listening import listen, reserve
 from perennial_serving.post import ACCEPT, DRAIN, END, LEAVE, Roll
 from perennial_serving.settings import Settings
@@ -51,6 +52,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings, listener: socket.socket, folder: Path) -> None:
         self._settings, self._listener, self._folder = settings, listener, folder
+        self._board = Board(folder)
         self._workers: set[WorkerProcess] = set()
         """All that live, also those that are about to end."""
         self._renewals: list[asyncio.Queue[asyncio.Future[bool]]] = []
@@ -155,6 +157,7 @@ class Supervisor:
 
     def _gone(self, worker: WorkerProcess) -> None:
         self._workers.discard(worker)
+        self._board.clear(worker.slot)
         self._changed()
 
     def _changed(self) -> None:
