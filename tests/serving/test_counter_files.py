@@ -57,11 +57,11 @@ def test_every_worker_sees_the_sum_of_all(tmp_path: Path) -> None:
         assert (text.pipeline, text.version, counted.rows) == ("flights", "1", 6)
         assert counted.bins == [3 * n for n in range(300)]
         assert (counted.requests["oip", 200], sum(counted.latency)) == (6, 6)
-        assert files.table("labels") == {("flights",): 3}
-        assert files.table("reward_sums") == {("flights", "1"): 1.5}
+        assert files.tables()["labels"] == {("flights",): 3}
+        assert files.tables()["reward_sums"] == {("flights", "1"): 1.5}
     assert workers[0].counters.labels["other"] == 0
     workers[0].counters.labels["other"] += 1  # a name that came later
-    assert workers[2].table("labels")["other",] == 1
+    assert workers[2].tables()["labels"]["other",] == 1
 
 
 CHILD = """
@@ -102,7 +102,7 @@ def test_a_killed_worker_takes_no_count_with_it_and_the_next_goes_on(tmp_path: P
         assert rows(files) == {"1": 1 + 10 * times}
         killed(process)
         assert rows(files) == {"1": 1 + 10 * times}
-        assert files.table("shed") == {("flights",): times}
+        assert files.tables()["shed"] == {("flights",): times}
     assert held(files).counters is not model.counters
 
 
@@ -150,7 +150,7 @@ def test_holding_and_letting_go_at_once_loses_no_folder(tmp_path: Path) -> None:
     failures: list[str] = []
 
     def come_and_go(files: CounterFiles) -> None:
-        for _ in range(200):
+        for _ in range(60):
             model = held(files)
             model.counters.predicted(1)
             if rows(files).get("1", 0) < 1:

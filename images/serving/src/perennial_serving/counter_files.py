@@ -21,7 +21,6 @@ import os
 import shutil
 import threading
 import weakref
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -121,13 +120,15 @@ class CounterFiles:
             found = self._texts[place] = VersionText(facts)
         return found
 
-    def table(self, name: str) -> dict[tuple[str, ...], float]:
-        """The table of this name, summed over all workers that there are or were."""
-        found: defaultdict[tuple[str, ...], float] = defaultdict(int)
+    def tables(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """`ServerCounters.read`, summed over all workers that there are or were."""
+        found: dict[str, dict[tuple[str, ...], float]] = {}
         with self._lock:
             for counters in self._everyones():
-                for key, value in counters.read(name).items():
-                    found[key] += value
+                for name, values in counters.read().items():
+                    total = found.setdefault(name, {})
+                    for key, value in values.items():
+                        total[key] = total.get(key, 0) + value
         return found
 
     def _everyones(self) -> Iterator[ServerCounters]:

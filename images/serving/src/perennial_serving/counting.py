@@ -133,10 +133,9 @@ class ServerCounters:
         self.log_dropped = numbers.table("log_dropped")
         self.log_sampled_out = numbers.table("log_sampled_out")
 
-    def read(self, name: str) -> dict[tuple[str, ...], float]:
-        """All numbers of the table of this name."""
-        table: Table[int] | Table[float] = getattr(self, name)
-        return dict(table.items())
+    def read(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """All numbers, by the names of their tables."""
+        return {name: dict(table.items()) for name, table in vars(self).items() if isinstance(table, Table)}
 
 
 def _place(protocol: str, code: int) -> int:

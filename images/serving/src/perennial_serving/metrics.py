@@ -29,8 +29,8 @@ class Tally(Protocol):
     def versions(self) -> list[tuple[VersionText, Counted]]:
         """Every version that counts."""
 
-    def table(self, name: str) -> Values:
-        """A table of `ServerCounters`, by its name."""
+    def tables(self) -> Mapping[str, Values]:
+        """The tables of `ServerCounters`, by their names."""
 
     def processes(self) -> str:
         """What the processes take of the machine."""
@@ -62,8 +62,8 @@ class OwnTally:
                 found.append((text, model.counters.counted))
         return found
 
-    def table(self, name: str) -> Values:
-        return self._counters.read(name)
+    def tables(self) -> Mapping[str, Values]:
+        return self._counters.read()
 
     def processes(self) -> str:
         return processes.text(os.getpid())
@@ -80,26 +80,15 @@ class Exposition:
 
     def text(self) -> bytes:
         """The scrape's answer; may run in any thread."""
-        versions = self._tally.versions()
-        parts = [*_bins(versions), *self._versions(versions), *self._routes(), *self._rows(), *self._server()]
+        versions, tables = self._tally.versions(), self._tally.tables()
+        parts = [
+            *_bins(versions),
+            *_versions(versions, tables["refused"]),
+            *self._routes(),
+            *self._rows(tables),
+            *self._server(tables["shed"]),
+        ]
         return "".join(parts).encode()
-
-    def _versions(self, versions: list[tuple[VersionText, Counted]]) -> Iterator[str]:
-        yield family(names.PREDICTIONS, "counter", "Rows predicted.", [t.predictions(c) for t, c in versions])
-        yield family(
-            names.REQUEST_SECONDS,
-            "histogram",
-            "From the first byte to the answer.",
-            [t.seconds(c) for t, c in versions],
-        )
-        labels = ("pipeline", "version", "protocol", "code")
-        refused = {(of[0], "", *of[1:]): count for of, count in self._tally.table("refused").items()}
-        yield family(
-            names.REQUESTS,
-            "counter",
-            "Requests; one that spans two versions counts for each. No version: refused before one was chosen.",
-            [*(t.requests(c) for t, c in versions), *samples(names.REQUESTS, labels, refused)],
-        )
 
     def _routes(self) -> Iterator[str]:
         served = self._fleet.served
@@ -115,49 +104,50 @@ class Exposition:
         yield _gauge(names.CHAMPION, "1 for the version that the registry calls champion.", _VERSION, champions)
         yield _gauge(names.MODEL_LOADED, "1: can answer; 0: refused, see the server's log.", _VERSION, loaded)
 
-    def _rows(self) -> Iterator[str]:
+    def _rows(self, tables: Mapping[str, Values]) -> Iterator[str]:
         """What became of rows beside their answers."""
         if self._logs:
-            yield self._by_pipeline(names.PREDICTION_LOG_WRITTEN, "log_written", "Prediction rows in the log's table.")
             yield self._by_pipeline(
-                names.PREDICTION_LOG_DROPPED, "log_dropped", "Prediction rows without room in the log."
+                names.PREDICTION_LOG_WRITTEN, tables["log_written"], "Prediction rows in the log's table."
+            )
+            yield self._by_pipeline(
+                names.PREDICTION_LOG_DROPPED, tables["log_dropped"], "Prediction rows without room in the log."
             )
             yield self._by_pipeline(
                 names.PREDICTION_LOG_SAMPLED_OUT,
-                "log_sampled_out",
+                tables["log_sampled_out"],
                 "Prediction rows that the spec's share left out of the log.",
             )
-        yield self._by_pipeline(names.FEEDBACK, "labels", "Labels accepted.")
+        yield self._by_pipeline(names.FEEDBACK, tables["labels"], "Labels accepted.")
         yield _counter(
             names.SHADOW_DROPPED,
             "Rows that a shadow version did not see: it does not keep up.",
             _VERSION,
-            self._tally.table("shadow_dropped"),
+            tables["shadow_dropped"],
         )
         yield _counter(
             names.REWARDS,
             "Rewards accepted, by the version that earned them.",
             _VERSION,
-            self._tally.table("rewards"),
+            tables["rewards"],
         )
         yield _gauge(
             names.REWARD_SUM,
             "Sum of the rewards; it falls when they are negative.",
             _VERSION,
-            self._tally.table("reward_sums"),
+            tables["reward_sums"],
         )
 
-    def _server(self) -> Iterator[str]:
-        shed = self._tally.table("shed")
+    def _server(self, shed: Values) -> Iterator[str]:
         yield _counter(names.REQUESTS_SHED, "Requests refused over capacity.", _PIPELINE, shed)
         yield _gauge(names.REGISTRY_UP, "1: the registry answered last time.", (), {(): int(self._fleet.registry_up)})
         yield _gauge(names.WORKERS, "Processes that answer on this port.", (), {(): self._tally.workers()})
         yield self._tally.processes()
 
-    def _by_pipeline(self, name: str, table: str, meaning: str) -> str:
+    def _by_pipeline(self, name: str, values: Values, meaning: str) -> str:
         """A counter that begins at 0 for every pipeline that is served."""
         begin = {(served,): 0 for served in self._fleet.served}
-        return _counter(name, meaning, _PIPELINE, begin | dict(self._tally.table(table)))
+        return _counter(name, meaning, _PIPELINE, begin | dict(values))
 
 
 def _bins(versions: list[tuple[VersionText, Counted]]) -> Iterator[str]:
@@ -175,6 +165,24 @@ def _bins(versions: list[tuple[VersionText, Counted]]) -> Iterator[str]:
     )
     yield family(
         names.REFERENCE_ROWS, "gauge", "Rows of the training data.", [text.reference_rows for text, _ in versions]
+    )
+
+
+def _versions(versions: list[tuple[VersionText, Counted]], refused: Values) -> Iterator[str]:
+    yield family(names.PREDICTIONS, "counter", "Rows predicted.", [t.predictions(c) for t, c in versions])
+    yield family(
+        names.REQUEST_SECONDS,
+        "histogram",
+        "From the first byte to the answer.",
+        [t.seconds(c) for t, c in versions],
+    )
+    labels = ("pipeline", "version", "protocol", "code")
+    unchosen = {(of[0], "", *of[1:]): count for of, count in refused.items()}
+    yield family(
+        names.REQUESTS,
+        "counter",
+        "Requests; one that spans two versions counts for each. No version: refused before one was chosen.",
+        [*(t.requests(c) for t, c in versions), *samples(names.REQUESTS, labels, unchosen)],
     )
 
 
