@@ -372,6 +372,19 @@ def test_the_registry_being_away_at_first_keeps_one_worker_that_says_so(start: S
     assert group.process.wait(30) == 0
 
 
+def test_what_is_left_when_all_are_killed_is_removed_by_the_next(start: Start) -> None:
+    killed = start(MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+    killed.until_answering(1)
+    left = killed.private
+    killed.stop()
+    assert left.exists()
+    one = start(MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+    one.until_answering(1)
+    other = start(MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+    other.until_answering(1)
+    assert (left.exists(), one.private.exists(), other.private.exists()) == (False, True, True)
+
+
 def test_a_worker_for_which_there_are_no_descriptors_is_started_later(
     pipeline: Any, bundles: Any, row: Any, start: Start
 ) -> None:

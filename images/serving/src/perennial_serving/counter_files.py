@@ -13,12 +13,10 @@ last worker has let go of it; the system does that for a worker that is killed. 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import mmap
 import os
-import shutil
 import threading
 import weakref
 from collections.abc import Iterator
@@ -33,12 +31,13 @@ from perennial_serving import processes
 from perennial_serving.counter_table import SIZE, Numbers
 from perennial_serving.counting import Counted, ServerCounters, VersionCounters, size_of
 from perennial_serving.exposition import VersionFacts, VersionText
+from perennial_serving.held import hold, let_go, sweep
 from perennial_serving.model import LoadedModel
 from perennial_serving.post import Roll, replace_text
 from perennial_spec.errors import PlatformError
 
 _NUMBERS, _CELLS = ".numbers", ".cells"
-_FACTS, _LOCK = "facts.json", "lock"
+_FACTS = "facts.json"
 
 
 class CounterFiles:
@@ -55,7 +54,7 @@ class CounterFiles:
         self._folder, self._slot = folder, slot
         self._versions = folder / "versions"
         with _explained(folder):
-            self._held = _hold(folder)
+            self._held = hold(folder)
             self._versions.mkdir(exist_ok=True)
             own = _mapped(folder / f"{slot}{_NUMBERS}", SIZE)
         self.counters = ServerCounters(Numbers(memoryview(own)))
@@ -67,7 +66,7 @@ class CounterFiles:
 
     def abandon(self) -> None:
         """At the end, when there is no supervisor who would remove the folder: the last worker does."""
-        _let_go(self._folder, self._held)
+        let_go(self._folder, self._held)
 
     # -- counting --
 
@@ -82,19 +81,17 @@ class CounterFiles:
         digest = hashlib.sha256(f"{size} {facts}".encode()).hexdigest()[:12]
         place = self._versions / f"{model.pipeline}@{model.version}-{digest}"
         with _explained(self._folder):
-            held = _hold(place)
+            held = hold(place)
             replace_text(place / _FACTS, facts)
             cells = np.frombuffer(_mapped(place / f"{self._slot}{_CELLS}", size * 8), np.int64)
         counters = VersionCounters(model.reference, cells)
         # At the end of the process the system lets go; the counts stay, since others still have the version.
-        weakref.finalize(counters, _let_go, place, held).atexit = False
+        weakref.finalize(counters, let_go, place, held).atexit = False
         return replace(model, counters=counters)
 
     def sweep(self) -> None:
         """Remove versions that nobody has: those of workers that were killed, and that left the route before another came."""
-        for place in _entries(self._versions):
-            with suppress(OSError):
-                _let_go(Path(place), os.open(Path(place) / _LOCK, os.O_RDWR))
+        sweep([Path(place) for place in _entries(self._versions)])
 
     # -- adding up --
 
@@ -146,44 +143,6 @@ class CounterFiles:
 
     def workers(self) -> int:
         return Roll.read(self._folder).answering
-
-
-def _hold(place: Path) -> int:
-    """Make the folder, if need be, and hold it. The descriptor of its lock."""
-    while True:
-        with suppress(FileExistsError):
-            place.mkdir()
-        try:
-            held = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        except FileNotFoundError:  # removed since
-            continue
-        fcntl.flock(held, fcntl.LOCK_SH)
-        if _is_lock_of(place, held):
-            return held
-        os.close(held)
-
-
-def _let_go(place: Path, held: int) -> None:
-    """Give up the lock, and remove the folder if no other worker holds it. Whoever wants it meanwhile makes it anew."""
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not _is_lock_of(place, held):
-            return
-        gone = place.with_name(f".gone-{os.getpid()}-{held}")
-        place.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
-    except OSError:  # someone has it; or the folder of all is gone, at the very end
-        pass
-    finally:
-        os.close(held)
-
-
-def _is_lock_of(place: Path, held: int) -> bool:
-    """False: the folder was removed while we waited for its lock, and what is there now, if anything, is another."""
-    try:
-        return os.path.samestat(os.fstat(held), place.joinpath(_LOCK).stat())
-    except FileNotFoundError:
-        return False
 
 
 def _sum(place: str) -> Counts:

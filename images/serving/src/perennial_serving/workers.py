@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from perennial_serving.acceptor import Board
+from perennial_serving.held import hold, sweep
 from perennial_serving.listening import listen, reserve
 from perennial_serving.post import ACCEPT, DRAIN, END, LEAVE, Roll
 from perennial_serving.settings import Settings
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 30.0
 _EARLY_SECONDS = 30.0
 """A worker that ends within so long has ended early."""
+_PREFIX = "perennial-serving-"
 _MEMORY = Path("/dev/shm")  # noqa: S108 (what is made there is private)
 
 
@@ -225,9 +227,16 @@ def supervise(settings: Settings) -> int:
 
 
 def _private_folder() -> Path:
-    """In memory, where there is such a place: what is counted there must not be written to a disk all the time."""
+    """In memory, where there is such a place: what is counted there must not be written to a disk all the time.
+
+    Held for as long as this process lives; what others left, that were killed with all their workers, is removed.
+    """
+    root = _MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    sweep(list(root.glob(f"{_PREFIX}*")))
     try:
-        return Path(tempfile.mkdtemp(prefix="perennial-serving-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        hold(folder)
+        return folder
     except OSError as error:
         raise PlatformError(
             f"the workers have no place to count: {error.strerror}",
