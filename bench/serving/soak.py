@@ -1,7 +1,7 @@
 """Whether the server stays as it is: `python -m bench.serving.soak`, an hour of load while the route changes every minute.
 
-Two versions take turns: one alone, both by weight, the other alone; they load and unload meanwhile. Every interval gives one line: latency on
-a fixed schedule, failed requests, memory. A run of the default length replaces the section `soak` of bench/results.md, and its plot.
+Two versions take turns: one alone, both by weight, the other alone; they load and unload meanwhile. Every interval gives one line: latency
+on a fixed schedule, failed requests, memory. A run of the default length replaces the section `soak` of bench/results.md, and its plot.
 """
 
 from __future__ import annotations

@@ -28,7 +28,9 @@ from perennial_features.encode import encode_all
 from perennial_features.engine import load_xgboost
 from perennial_features.reference import Reference
 from perennial_features.schema import infer
-from perennial_serving.server import Parts, Server, assemble, listen, server_of
+from perennial_serving.http_server import Server
+from perennial_serving.listening import listen
+from perennial_serving.server import Parts, assemble, server_of
 from perennial_serving.settings import Settings
 from perennial_spec import names
 from perennial_spec.pipeline import PipelineSpec

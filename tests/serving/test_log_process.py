@@ -73,7 +73,7 @@ async def test_rows_and_labels_of_several_pipelines_are_written_and_counted(tmp_
         assert log.labels("p", [Label("e", 1.0, 5)] * 3)
         assert log.waiting == 803
         await until(lambda: log.waiting == 0)
-        assert (log.written, log.dropped["p"]) == ({"p": 400, "q": 400}, 0)
+        assert (log.written["p"], log.written["q"], log.dropped["p"]) == (400, 400, 0)
     assert ids(tmp_path, "p") == ids(tmp_path, "q") == expected(400)
     assert DeltaTable(f"{tmp_path}/p/{logs.LABELS}").to_pyarrow_table().num_rows == 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -90,3 +91,25 @@ def test_a_prediction_id_tells_which_version_made_it() -> None:
     assert version_of(str(uuid.uuid4()), marks) is None
     assert version_of(prediction_ids(1, version_mark("3"))[0], marks) is None
     assert version_of("no id", marks) is None
+
+
+def test_of_several_processes_that_want_a_bundle_one_fetches_it(tmp_path: Path) -> None:
+    """Threads stand for processes: the lock belongs to an open file."""
+    fetched: list[str] = []
+
+    def fetch(uri: str, folder: Path) -> None:
+        time.sleep(0.05)
+        fetched.append(uri)
+        (folder / "file").write_text(uri)
+
+    def load() -> None:
+        cache = Cache(tmp_path, keep=2)
+        with cache.alone("flights", "1"):
+            assert cache.ensure("flights", "1", "u", fetch).joinpath("file").read_text() == "u"
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert fetched == ["u"]

@@ -2,17 +2,21 @@
 
     <root>/bundles/<pipeline>/<version>-<digest of the URI>/...
     <root>/routes/<pipeline>.json
+    <root>/locks/<pipeline>@<version>
 
 A bundle's folder appears by one rename, so a folder that exists is complete.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -40,13 +44,21 @@ class Cache:
         self._bundles = root / "bundles"
         self._routes = root / "routes"
         self._keep = keep
-        for folder in (self._bundles, self._routes):
+        self._locks = root / "locks"
+        for folder in (self._bundles, self._routes, self._locks):
             folder.mkdir(parents=True, exist_ok=True)
 
     def bundle(self, pipeline: str, version: str, uri: str) -> Path:
         """Where the bundle is, or would be."""
         digest = hashlib.sha256(uri.encode()).hexdigest()[:12]
         return self._bundles / pipeline / f"{version}-{digest}"
+
+    @contextmanager
+    def alone(self, pipeline: str, version: str) -> Iterator[None]:
+        """What is done to a version in here is done by one process of those that share the folder; the others wait, and find it done."""
+        with self._locks.joinpath(f"{pipeline}@{version}").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def ensure(self, pipeline: str, version: str, uri: str, fetch: Callable[[str, Path], None]) -> Path:
         """The bundle's folder, fetched by `fetch(uri, folder)` unless it is there already."""
@@ -78,7 +90,7 @@ class Cache:
     def save(self, saved: SavedRoute) -> None:
         """Replace the pipeline's last good route."""
         target = self._routes / f"{saved.pipeline}.json"
-        temporary = target.with_suffix(".tmp")
+        temporary = target.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(saved.model_dump_json(indent=1))
         temporary.replace(target)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import httptools
@@ -212,14 +212,15 @@ class Connection(HttpToolsProtocol):
         self._next()
 
 
-async def sweep(connections: Iterable[Any]) -> None:
-    """Hold all connections to their bounds in time, for ever."""
+async def sweep(connections: Iterable[Any], also: Callable[[], None] = lambda: None) -> None:
+    """Hold all connections to their bounds in time, and call `also`, for ever."""
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(_SWEEP_SECONDS)
         now = loop.time()
         for connection in list(connections):
             connection.check(now)
+        also()
 
 
 _QUIET = logging.Logger("perennial_serving.connection", logging.CRITICAL)

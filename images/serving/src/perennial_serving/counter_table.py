@@ -1,6 +1,6 @@
 """Numbers by name in one flat buffer, which may be a file that other processes read while this one counts.
 
-    record 0: gauges of the process      record n: 8 bytes value | 8 bytes length of the key | key, parts separated by US
+    record 0: unused      record n: 8 bytes value | 8 bytes length of the key | key, parts separated by US
 
 A record is never moved or removed, and becomes visible when its length is written, last.
 """
@@ -38,24 +38,6 @@ class Numbers:
         self._free = 1
         self._full = False
         self._read()
-
-    @property
-    def pid(self) -> int:
-        """The process that counts here."""
-        return int(self.integers[0])
-
-    @pid.setter
-    def pid(self, pid: int) -> None:
-        self.integers[0] = pid
-
-    @property
-    def inflight(self) -> int:
-        """Rows in progress."""
-        return int(self.integers[1])
-
-    @inflight.setter
-    def inflight(self, rows: int) -> None:
-        self.integers[1] = rows
 
     def table(self, name: str) -> Table[int]:
         return Table(self, name, self.integers, 0)

@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 import numpy as np
 
 from perennial_features.reference import Counts, Reference
-from perennial_serving.counter_table import Numbers
+from perennial_serving.counter_table import Numbers, Table
 
 BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Upper bounds in seconds: fine where model servers answer, coarse where they should not."""
@@ -136,6 +136,10 @@ class ServerCounters:
         """Prediction rows in the log's table, by pipeline; so the two below."""
         self.log_dropped = numbers.table("log_dropped")
         self.log_sampled_out = numbers.table("log_sampled_out")
+
+    def read(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """All numbers, by the names of their tables."""
+        return {name: dict(table.items()) for name, table in vars(self).items() if isinstance(table, Table)}
 
 
 def _place(protocol: str, code: int) -> int:

@@ -89,6 +89,8 @@ class Fleet:
     started: bool = False
     """Once, every pipeline had its versions loaded or refused."""
     draining: bool = False
+    replaced: bool = False
+    """Another process answers in this one's place: that this one ends is no reason to look elsewhere."""
 
     @property
     def ready(self) -> bool:
@@ -97,7 +99,7 @@ class Fleet:
         At first only when every routed pipeline has its versions loaded. A pipeline that comes later, or whose only version is refused,
         does not take the others down with it: only it is not ready (`need`). Not ready again when nothing can answer, and before the end.
         """
-        return self.started and not self.draining and bool(self.served or not self.waiting)
+        return self.started and (self.replaced or not self.draining) and bool(self.served or not self.waiting)
 
     def settle(self, waiting: Mapping[str, str]) -> None:
         """Take note of which pipelines cannot answer yet, and why."""

@@ -15,6 +15,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,9 +40,21 @@ _STOP_SECONDS = 2.0
 
 
 class Follower:
-    """Keeps `fleet` as the registry wants it, in a thread of its own."""
+    """Keeps `fleet` as the registry wants it, in a thread of its own.
 
-    def __init__(self, fleet: Fleet, registry: Registry, cache: Cache, settings: Settings) -> None:
+    Args:
+        counting: gives a loaded version the counters that it is to have; None: it keeps its own.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        registry: Registry,
+        cache: Cache,
+        settings: Settings,
+        counting: Callable[[LoadedModel], LoadedModel] | None = None,
+    ) -> None:
+        self._counting = counting
         self._fleet, self._registry, self._cache, self._settings = fleet, registry, cache, settings
         self._pace = Pace(settings)
         self._listed: tuple[Listing, ...] | None = None
@@ -192,16 +205,17 @@ class Follower:
     def _fetch_and_load(self, name: str, version: str) -> LoadedModel:
         key = (name, version)
         uri = self._uris.get(key) or self._registry.bundle_uri(name, version)
-        folder = self._cache.ensure(name, version, uri, self._fetch)
-        if is_mlflow_model(folder):
-            note_tags(folder, lambda: self._registry.tags(name, version))
-        try:
-            model = load_model(Fetched(name, version, uri, folder), self._settings, self.processes)
-        except Exception:
-            self._cache.forget(folder)
-            raise
+        with self._cache.alone(name, version):
+            folder = self._cache.ensure(name, version, uri, self._fetch)
+            if is_mlflow_model(folder):
+                note_tags(folder, lambda: self._registry.tags(name, version))
+            try:
+                model = load_model(Fetched(name, version, uri, folder), self._settings, self.processes)
+            except Exception:
+                self._cache.forget(folder)
+                raise
         self._uris[key] = uri
-        return model
+        return model if self._counting is None else self._counting(model)
 
     def _fetch(self, uri: str, folder: Path) -> None:
         self._registry.download(uri, folder, self._settings.max_bundle_bytes, self._settings.load_timeout_seconds)

@@ -1,170 +1,199 @@
-"""`/metrics`: the counters as Prometheus reads them, made from plain arrays at the moment of the scrape."""
+"""`/metrics`: the counters as Prometheus reads them, made from plain arrays at the moment of the scrape.
+
+Counters are of all processes that answer on the port, whichever of them is asked. What says how things stand (the route in force, what is
+loaded) is of the one that is asked: the others are a moment before or after it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import accumulate
+import os
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+from weakref import WeakKeyDictionary
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-
-from perennial_serving.counting import BUCKETS, OTHER, POLLS, ServerCounters
+from perennial_serving import usage
+from perennial_serving.counting import POLLS, Counted, ServerCounters, VersionCounters
+from perennial_serving.exposition import VersionFacts, VersionText, family, samples
 from perennial_serving.fleet import Fleet
-from perennial_serving.model import LoadedModel
-from perennial_serving.prediction_log import PredictionLog
 from perennial_spec import names
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_BOUNDS = (*(repr(bound) for bound in BUCKETS), "+Inf")
+_PIPELINE = ("pipeline",)
 _VERSION = ("pipeline", "version")
-_BIN = ("pipeline", "version", "feature", "bin")
+Values = Mapping[tuple[str, ...], float]
 
 
-class ServingCollector(Collector):
-    """Everything that `perennial_spec.names` promises of the model server."""
+class Tally(Protocol):
+    """Where counters are read."""
 
-    def __init__(self, fleet: Fleet, server: ServerCounters, prediction_log: PredictionLog | None) -> None:
-        self._fleet, self._server, self._log = fleet, server, prediction_log
+    def versions(self) -> list[tuple[VersionText, Counted]]:
+        """Every version that counts."""
 
-    def collect(self) -> Iterator[Metric]:
-        models = [model for served in self._fleet.served.values() for model in served.models.values()]
-        yield from _bins(models)
-        yield from _versions(models)
-        yield self._requests(models)
-        yield from self._routes()
-        yield from self._logs()
-        yield from self._registry()
+    def tables(self) -> Mapping[str, Values]:
+        """The tables of `ServerCounters`, by their names."""
 
-    def _requests(self, models: list[LoadedModel]) -> Metric:
-        found = CounterMetricFamily(
-            names.REQUESTS,
-            "Requests; one that spans two versions counts for each. No version: refused before one was chosen.",
-            labels=("pipeline", "version", "protocol", "code"),
-        )
-        for model in models:
-            for (protocol, code), count in model.counters.counted.requests.items():
-                named = "other" if code == OTHER else str(code)
-                found.add_metric([model.pipeline, model.version, protocol, named], count)
-        for (pipeline, protocol, status), count in self._server.refused.items():
-            found.add_metric([pipeline, "", protocol, status], count)
+    def processes(self) -> str:
+        """What the processes take of the machine."""
+
+    def workers(self) -> int:
+        """Processes that answer."""
+
+
+class OwnTally:
+    """The counters of this process, which is the only one.
+
+    Args:
+        fleet: whose versions are exported.
+        counters: what is counted beside.
+    """
+
+    def __init__(self, fleet: Fleet, counters: ServerCounters) -> None:
+        self._fleet, self._counters = fleet, counters
+        self._texts: WeakKeyDictionary[VersionCounters, VersionText] = WeakKeyDictionary()
+
+    def versions(self) -> list[tuple[VersionText, Counted]]:
+        found = []
+        for served in self._fleet.served.values():
+            for model in served.models.values():
+                text = self._texts.get(model.counters)
+                if text is None:
+                    facts = VersionFacts.of(model.pipeline, model.version, model.reference)
+                    text = self._texts[model.counters] = VersionText(facts)
+                found.append((text, model.counters.counted))
         return found
 
-    def _routes(self) -> Iterator[Metric]:
-        weight = GaugeMetricFamily(names.ROUTE_WEIGHT, "Share of the traffic, by the route in force.", labels=_VERSION)
-        revision = GaugeMetricFamily(names.ROUTE_REVISION, "Revision of the route in force.", labels=("pipeline",))
-        champion = GaugeMetricFamily(
-            names.CHAMPION, "1 for the version that the registry calls champion.", labels=_VERSION
-        )
-        loaded = GaugeMetricFamily(
-            names.MODEL_LOADED, "1: can answer; 0: refused, see the server's log.", labels=_VERSION
-        )
-        for name, served in self._fleet.served.items():
-            revision.add_metric([name], served.route.revision)
-            for version, share in served.route.weights.items():
-                weight.add_metric([name, version], share)
-            for version in served.models:
-                loaded.add_metric([name, version], 1)
-            if served.champion is not None:
-                champion.add_metric([name, served.champion], 1)
-        for name, version in self._fleet.refused:
-            loaded.add_metric([name, version], 0)
-        yield from (weight, revision, champion, loaded)
+    def tables(self) -> Mapping[str, Values]:
+        return self._counters.read()
 
-    def _logs(self) -> Iterator[Metric]:
-        of = ("pipeline",)
-        written = CounterMetricFamily(names.PREDICTION_LOG_WRITTEN, "Prediction rows in the log's table.", labels=of)
-        dropped = CounterMetricFamily(
-            names.PREDICTION_LOG_DROPPED, "Prediction rows without room in the log.", labels=of
-        )
-        sampled = CounterMetricFamily(
-            names.PREDICTION_LOG_SAMPLED_OUT, "Prediction rows that the spec's share left out of the log.", labels=of
-        )
-        labels = CounterMetricFamily(names.FEEDBACK, "Labels accepted.", labels=of)
-        for name in self._fleet.served:
-            if self._log is not None:
-                written.add_metric([name], self._log.written.get(name, 0))
-                dropped.add_metric([name], self._log.dropped.get(name, 0))
-                sampled.add_metric([name], self._log.sampled_out.get(name, 0))
-            labels.add_metric([name], self._server.labels.get(name))
-        yield from (written, dropped, sampled, labels, self._shadows_dropped(), self._shed(), *self._rewards())
+    def processes(self) -> str:
+        return usage.text(os.getpid())
 
-    def _shadows_dropped(self) -> Metric:
-        found = CounterMetricFamily(
-            names.SHADOW_DROPPED, "Rows that a shadow version did not see: it does not keep up.", labels=_VERSION
-        )
-        for of, rows in self._server.shadow_dropped.items():
-            found.add_metric(of, rows)
-        return found
-
-    def _rewards(self) -> Iterator[Metric]:
-        count = CounterMetricFamily(
-            names.REWARDS, "Rewards accepted, by the version that earned them.", labels=_VERSION
-        )
-        total = GaugeMetricFamily(
-            names.REWARD_SUM, "Sum of the rewards; it falls when they are negative.", labels=_VERSION
-        )
-        for of, rewards in self._server.rewards.items():
-            count.add_metric(of, rewards)
-        for of, value in self._server.reward_sums.items():
-            total.add_metric(of, value)
-        yield from (count, total)
-
-    def _registry(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(names.REGISTRY_UP, "1: the registry answered last time.", self._fleet.registry_up)
-        yield GaugeMetricFamily(
-            names.REGISTRY_ANSWERED, "When the registry answered last; 0: never.", self._fleet.registry_answered
-        )
-        polls = CounterMetricFamily(names.REGISTRY_POLLS, "Looks at the registry, by outcome.", labels=("outcome",))
-        for outcome in POLLS:
-            polls.add_metric([outcome], self._server.polls.get(outcome))
-        yield polls
-
-    def _shed(self) -> Metric:
-        found = CounterMetricFamily(names.REQUESTS_SHED, "Requests refused over capacity.", labels=("pipeline",))
-        for of, count in self._server.shed.items():
-            found.add_metric(of, count)
-        return found
+    def workers(self) -> int:
+        return 1
 
 
 class Exposition:
-    """Renders the metrics of one server."""
+    """Renders everything that `perennial_spec.names` promises of the model server."""
 
-    def __init__(self, collector: Collector) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(collector)
-        ProcessCollector(registry=self._registry)
+    def __init__(self, fleet: Fleet, tally: Tally, logs: bool) -> None:
+        self._fleet, self._tally, self._logs = fleet, tally, logs
 
     def text(self) -> bytes:
-        """The scrape's answer; takes milliseconds, and may run in any thread."""
-        return generate_latest(self._registry)
+        """The scrape's answer; may run in any thread."""
+        versions, tables = self._tally.versions(), self._tally.tables()
+        parts = [
+            *_bins(versions),
+            *_versions(versions, tables["refused"]),
+            *self._routes(),
+            *self._rows(tables),
+            *self._server(tables["shed"], tables["polls"]),
+        ]
+        return "".join(parts).encode()
+
+    def _routes(self) -> Iterator[str]:
+        served = self._fleet.served
+        weights: Values = {
+            (name, of): share for name, each in served.items() for of, share in each.route.weights.items()
+        }
+        revisions: Values = {(name,): each.route.revision for name, each in served.items()}
+        champions: Values = {(name, each.champion): 1 for name, each in served.items() if each.champion is not None}
+        loaded: dict[tuple[str, ...], float] = dict.fromkeys(self._fleet.refused, 0)
+        loaded |= {(name, version): 1 for name, each in served.items() for version in each.models}
+        yield _gauge(names.ROUTE_WEIGHT, "Share of the traffic, by the route in force.", _VERSION, weights)
+        yield _gauge(names.ROUTE_REVISION, "Revision of the route in force.", _PIPELINE, revisions)
+        yield _gauge(names.CHAMPION, "1 for the version that the registry calls champion.", _VERSION, champions)
+        yield _gauge(names.MODEL_LOADED, "1: can answer; 0: refused, see the server's log.", _VERSION, loaded)
+
+    def _rows(self, tables: Mapping[str, Values]) -> Iterator[str]:
+        """What became of rows beside their answers."""
+        if self._logs:
+            yield self._by_pipeline(
+                names.PREDICTION_LOG_WRITTEN, tables["log_written"], "Prediction rows in the log's table."
+            )
+            yield self._by_pipeline(
+                names.PREDICTION_LOG_DROPPED, tables["log_dropped"], "Prediction rows without room in the log."
+            )
+            yield self._by_pipeline(
+                names.PREDICTION_LOG_SAMPLED_OUT,
+                tables["log_sampled_out"],
+                "Prediction rows that the spec's share left out of the log.",
+            )
+        yield self._by_pipeline(names.FEEDBACK, tables["labels"], "Labels accepted.")
+        yield _counter(
+            names.SHADOW_DROPPED,
+            "Rows that a shadow version did not see: it does not keep up.",
+            _VERSION,
+            tables["shadow_dropped"],
+        )
+        yield _counter(
+            names.REWARDS,
+            "Rewards accepted, by the version that earned them.",
+            _VERSION,
+            tables["rewards"],
+        )
+        yield _gauge(
+            names.REWARD_SUM,
+            "Sum of the rewards; it falls when they are negative.",
+            _VERSION,
+            tables["reward_sums"],
+        )
+
+    def _server(self, shed: Values, polls: Values) -> Iterator[str]:
+        fleet = self._fleet
+        yield _counter(names.REQUESTS_SHED, "Requests refused over capacity.", _PIPELINE, shed)
+        yield _gauge(names.REGISTRY_UP, "1: the registry answered last time.", (), {(): int(fleet.registry_up)})
+        answered: Values = {(): fleet.registry_answered}
+        yield _gauge(names.REGISTRY_ANSWERED, "When the registry answered last; 0: never.", (), answered)
+        looks = {(outcome,): 0 for outcome in POLLS} | dict(polls)
+        yield _counter(names.REGISTRY_POLLS, "Looks at the registry, by outcome.", ("outcome",), looks)
+        yield _gauge(names.WORKERS, "Processes that answer on this port.", (), {(): self._tally.workers()})
+        yield self._tally.processes()
+
+    def _by_pipeline(self, name: str, values: Values, meaning: str) -> str:
+        """A counter that begins at 0 for every pipeline that is served."""
+        begin = {(served,): 0 for served in self._fleet.served}
+        return _counter(name, meaning, _PIPELINE, begin | dict(values))
 
 
-def _bins(models: list[LoadedModel]) -> Iterator[Metric]:
-    live = CounterMetricFamily(names.OBSERVATIONS, "Values seen, by the bins of the training data.", labels=_BIN)
-    share = GaugeMetricFamily(
-        names.REFERENCE_SHARE, "Share of each bin in the training data, half a count added to each.", labels=_BIN
+def _bins(versions: list[tuple[VersionText, Counted]]) -> Iterator[str]:
+    yield family(
+        names.OBSERVATIONS,
+        "counter",
+        "Values seen, by the bins of the training data.",
+        [text.observations(counted) for text, counted in versions],
     )
-    rows = GaugeMetricFamily(names.REFERENCE_ROWS, "Rows of the training data.", labels=_VERSION)
-    for model in models:
-        reference = model.reference
-        rows.add_metric([model.pipeline, model.version], reference.rows)
-        counts, shares = model.counters.bins.tolist(), reference.shares.tolist()
-        for (feature, name), count, portion in zip(reference.series, counts, shares, strict=True):
-            labels = [model.pipeline, model.version, feature, name]
-            live.add_metric(labels, count)
-            share.add_metric(labels, portion)
-    yield from (live, share, rows)
+    yield family(
+        names.REFERENCE_SHARE,
+        "gauge",
+        "Share of each bin in the training data, half a count added to each.",
+        [text.shares for text, _ in versions],
+    )
+    yield family(
+        names.REFERENCE_ROWS, "gauge", "Rows of the training data.", [text.reference_rows for text, _ in versions]
+    )
 
 
-def _versions(models: list[LoadedModel]) -> Iterator[Metric]:
-    rows = CounterMetricFamily(names.PREDICTIONS, "Rows predicted.", labels=_VERSION)
-    seconds = HistogramMetricFamily(names.REQUEST_SECONDS, "From the first byte to the answer.", labels=_VERSION)
-    for model in models:
-        labels = [model.pipeline, model.version]
-        counted = model.counters.counted
-        rows.add_metric(labels, counted.rows)
-        buckets = list(zip(_BOUNDS, accumulate(counted.latency), strict=True))
-        seconds.add_metric(labels, buckets, counted.seconds)
-    yield from (rows, seconds)
+def _versions(versions: list[tuple[VersionText, Counted]], refused: Values) -> Iterator[str]:
+    yield family(names.PREDICTIONS, "counter", "Rows predicted.", [t.predictions(c) for t, c in versions])
+    yield family(
+        names.REQUEST_SECONDS,
+        "histogram",
+        "From the first byte to the answer.",
+        [t.seconds(c) for t, c in versions],
+    )
+    labels = ("pipeline", "version", "protocol", "code")
+    unchosen = {(of[0], "", *of[1:]): count for of, count in refused.items()}
+    yield family(
+        names.REQUESTS,
+        "counter",
+        "Requests; one that spans two versions counts for each. No version: refused before one was chosen.",
+        [*(t.requests(c) for t, c in versions), *samples(names.REQUESTS, labels, unchosen)],
+    )
+
+
+def _counter(name: str, meaning: str, labels: tuple[str, ...], values: Values) -> str:
+    return family(name, "counter", meaning, samples(name, labels, values))
+
+
+def _gauge(name: str, meaning: str, labels: tuple[str, ...], values: Values) -> str:
+    return family(name, "gauge", meaning, samples(name, labels, values))

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from perennial_serving.counting import ServerCounters
 from perennial_serving.log_entries import Block, Label, PredictionRows, encode_rows, sampled, share_of
 from perennial_serving.log_frames import Ack, Hello, Segment, Write
 from perennial_serving.log_link import Link
@@ -60,9 +61,10 @@ class PredictionLog:
 
     Args:
         write: `Tables.append`, or another function that can be pickled: it is called in the writer.
+        counters: to count in.
     """
 
-    def __init__(self, write: Write, settings: Settings) -> None:
+    def __init__(self, write: Write, settings: Settings, counters: ServerCounters | None = None) -> None:
         self._write = write
         self._settings = settings
         self._name = uuid.uuid4().hex
@@ -75,11 +77,12 @@ class PredictionLog:
         self._started, self._stopping = False, False
         self._lock = threading.Lock()
         """Between the timer and `stop`, which may come from another thread."""
-        self.written: defaultdict[str, int] = defaultdict(int)
+        counters = ServerCounters() if counters is None else counters
+        self.written = counters.log_written
         """Prediction rows in the table, by pipeline."""
-        self.dropped: defaultdict[str, int] = defaultdict(int)
+        self.dropped = counters.log_dropped
         """Prediction rows that found no room, by pipeline."""
-        self.sampled_out: defaultdict[str, int] = defaultdict(int)
+        self.sampled_out = counters.log_sampled_out
         """Prediction rows that the spec's `monitoring.log.share` left out, by pipeline. The caller counts; see `sampled`."""
 
     def start(self) -> None:

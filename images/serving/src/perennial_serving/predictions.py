@@ -93,8 +93,6 @@ class Predictions:
         headers[VERSION_HEADER] = ",".join(answered.answer.distinct)
         if rows.count == 1:
             headers[ID_HEADER] = answered.answer.ids[0]
-        if self.fleet.draining:
-            headers["Connection"] = "close"  # the client comes back by another connection, to another server
         seconds = time.perf_counter() - start
         for model in answered.models:
             model.counters.request(protocol, 200, seconds)

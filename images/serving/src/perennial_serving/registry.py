@@ -154,7 +154,7 @@ class Registry:
         found = self._version(name, version)
         uri = _tags(found).get(names.TAG_BUNDLE_URI)
         if uri is None:
-            return model_uri(found, self._ask)
+            return model_uri(found, self._answer)
         if not uri.startswith(f"{_SCHEME}/"):
             raise ModelError(
                 f"version {version} of {name} has no bundle that can be fetched",
@@ -165,14 +165,14 @@ class Registry:
 
     def tags(self, name: str, version: str) -> dict[str, str]:
         """The tags of a version, and those of its registered model that it does not have itself."""
-        model = self._ask(_MODEL, {"name": name}).get("registered_model", {})
+        model = self._answer(_MODEL, {"name": name}).get("registered_model", {})
         return {**_tags(model), **_tags(self._version(name, version))}
 
     def _version(self, name: str, version: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._ask(_VERSION, {"name": name, "version": version}).get("model_version", {})
+        found: dict[str, Any] = self._answer(_VERSION, {"name": name, "version": version}).get("model_version", {})
         return found
 
-    def _ask(self, path: str, params: dict[str, str]) -> dict[str, Any]:
+    def _answer(self, path: str, params: dict[str, str]) -> dict[str, Any]:
         """One small answer."""
         with self._line() as line:
             return _read(line.get(path, params, _MAX_ANSWER_BYTES, self._timeout), path, dict)

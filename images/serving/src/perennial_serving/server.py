@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import signal
-import socket
 import sys
-import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -23,7 +19,7 @@ from perennial_serving import tables
 from perennial_serving.app import App, starlette
 from perennial_serving.auth import Keys, tls_context
 from perennial_serving.cache import Cache
-from perennial_serving.connection import Connection, sweep
+from perennial_serving.connection import Connection
 from perennial_serving.counting import ServerCounters
 from perennial_serving.edge import Budget
 from perennial_serving.engine import Engine
@@ -31,11 +27,14 @@ from perennial_serving.explain import Explainer
 from perennial_serving.explanations import Explanations
 from perennial_serving.fleet import Fleet
 from perennial_serving.follower import Follower
-from perennial_serving.metrics import Exposition, ServingCollector
+from perennial_serving.http_server import Server
+from perennial_serving.metrics import Exposition, OwnTally
+from perennial_serving.place import Place
 from perennial_serving.prediction_log import PredictionLog
 from perennial_serving.predictions import Predictions
 from perennial_serving.registry import Registry
 from perennial_serving.settings import Settings
+from perennial_serving.shared_listing import LOOK_SECONDS, SharedRegistry
 from perennial_serving.turns import Turns
 from perennial_spec.errors import PlatformError
 from perennial_spec.platform import Platform
@@ -59,10 +58,12 @@ class Parts:
     prediction_log: PredictionLog | None
     app: App
     turns: Turns
+    place: Place | None = None
+    """Among several workers; None: this process answers alone."""
     grpc: GrpcServer | None = None
 
     async def start(self) -> None:
-        """On the event loop. What has started is stopped again when another part cannot.
+        """On the event loop; until it may answer. What has started is stopped again when another part cannot.
 
         Raises:
             PlatformError: the port for gRPC is taken.
@@ -78,11 +79,18 @@ class Parts:
         if self.prediction_log is not None:
             self.prediction_log.start()
         self.follower.start()
+        if self.place is not None:
+            self.place.listen(self.fleet, self.settings.end_seconds)
+            await self.place.admittance(self.fleet)
         if self.settings.grpc_port:
             from perennial_serving.grpc_server import GrpcServer
 
             self.grpc = GrpcServer(
-                self.app, self.settings.grpc_port, credentials=_credentials(self.settings), authorize=self._may_call
+                self.app,
+                self.settings.grpc_port,
+                credentials=_credentials(self.settings),
+                authorize=self._may_call,
+                shared=self.place is not None,
             )
             await self.grpc.start()
         gc.collect()
@@ -122,8 +130,11 @@ def _credentials(settings: Settings) -> Any:
     return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
 
 
-def assemble(platform: Platform, settings: Settings) -> Parts:
+def assemble(platform: Platform, settings: Settings, place: Place | None = None) -> Parts:
     """The parts, not started.
+
+    Args:
+        place: of this process among several workers.
 
     Raises:
         PlatformError: MLFLOW_TRACKING_URI is not set, the cache folder cannot be written, or the keys cannot be read.
@@ -135,24 +146,44 @@ def assemble(platform: Platform, settings: Settings) -> Parts:
             expected="the http:// or https:// address of an MLflow server",
             next="start one with: perennial up",
         )
-    fleet, counters, prediction_log = Fleet(), ServerCounters(), None
+    fleet, prediction_log = Fleet(), None
+    counters = ServerCounters() if place is None else place.files.counters
+    tally = OwnTally(fleet, counters) if place is None else place.files
     if platform.store is None:
         log.warning("PERENNIAL_STORE is not set: predictions and labels are not kept, and quality cannot be measured")
     else:
-        prediction_log = PredictionLog(tables.Tables(platform, settings.log_compact_commits).append, settings)
+        prediction_log = PredictionLog(tables.Tables(platform, settings.log_compact_commits).append, settings, counters)
     engine, budget = Engine(settings, counters, prediction_log), Budget(settings.max_inflight_bytes)
     app = App(
         fleet,
         Predictions(fleet, engine, settings, counters, budget),
         Explanations(fleet, settings, counters, budget, Explainer(settings)),
         counters,
-        Exposition(ServingCollector(fleet, counters, prediction_log)),
+        Exposition(fleet, tally, prediction_log is not None),
         prediction_log,
         Keys.load(Path(settings.api_keys_file)) if settings.api_keys_file else None,
     )
-    registry = Registry(url, settings.registry_timeout, settings.pipelines, counters.polls)
-    follower = Follower(fleet, registry, _cache(settings), settings)
-    return Parts(settings, fleet, follower, engine, prediction_log, app, Turns(fleet, engine, settings, app.keys))
+    return Parts(
+        settings,
+        fleet,
+        _follower(fleet, url, settings, counters, place),
+        engine,
+        prediction_log,
+        app,
+        Turns(fleet, engine, settings, app.keys),
+        place,
+    )
+
+
+def _follower(fleet: Fleet, url: str, settings: Settings, counters: ServerCounters, place: Place | None) -> Follower:
+    cache = _cache(settings)
+    if place is None:
+        registry = Registry(url, settings.registry_timeout, settings.pipelines, counters.polls)
+        return Follower(fleet, registry, cache, settings)
+    # The registry itself is asked as the settings say.
+    often = replace(settings, poll_seconds=LOOK_SECONDS, poll_max_seconds=LOOK_SECONDS, poll_jitter=0.0)
+    shared = SharedRegistry(url, settings, place.folder, counters.polls)
+    return Follower(fleet, shared, cache, often, place.files.counting)
 
 
 def _cache(settings: Settings) -> Cache:
@@ -165,42 +196,6 @@ def _cache(settings: Settings) -> Cache:
             expected="a folder that this process may write",
             next="set PERENNIAL_SERVING_CACHE_DIR",
         ) from None
-
-
-class Server(uvicorn.Server):
-    """uvicorn, that on SIGTERM first reports not ready for a while, so that load balancers stop sending before it stops listening."""
-
-    def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
-        super().__init__(config)
-        self._parts = parts
-        self._sweeping: asyncio.Task[None] | None = None
-        self.failure: PlatformError | None = None
-        """Why it has not started."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        try:
-            await self._parts.start()
-        except PlatformError as error:  # not in the lifespan: uvicorn would print a traceback
-            self.failure, self.should_exit = error, True
-            return
-        await super().startup(sockets)
-        self._sweeping = asyncio.create_task(sweep(self.server_state.connections))
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        await super().shutdown(sockets)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        wait = self._parts.settings.drain_seconds
-        if self._parts.fleet.draining or not wait or sig == signal.SIGINT:
-            self._parts.fleet.draining = True
-            super().handle_exit(sig, frame)
-            return
-        self._parts.fleet.draining = True
-        timer = threading.Timer(wait, super().handle_exit, (sig, frame))
-        timer.daemon = True
-        timer.start()
 
 
 def server_of(parts: Parts) -> Server:
@@ -232,25 +227,4 @@ def server_of(parts: Parts) -> Server:
     )
     config.load()
     config.ssl = tls_context(settings)
-    return Server(config, parts)
-
-
-def listen(settings: Settings) -> socket.socket:
-    """The socket to answer on.
-
-    Raises:
-        PlatformError: the address is taken or not ours.
-    """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    found = socket.socket(family)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        found.bind((settings.host, settings.port))
-    except OSError as error:
-        found.close()
-        raise PlatformError(
-            f"the model server cannot listen on {settings.host}:{settings.port}: {error.strerror}",
-            expected="a free port",
-            next="end what uses it, or set PERENNIAL_PORT",
-        ) from None
-    return found
+    return Server(config, parts.fleet, settings, parts.start, parts.place)

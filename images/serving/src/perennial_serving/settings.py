@@ -15,6 +15,7 @@ _MOST = 2**53
 _BOUNDS: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "grpc_port": (0, 65_535),
+    "workers": (1, 256),
     "poll_seconds": (0.01, 3600),
     "poll_jitter": (0, 10),
     "poll_max_seconds": (0.01, 3600),
@@ -51,6 +52,8 @@ class Settings:
     """0 takes a free port; the log line `listening` names it."""
     grpc_port: int = 0
     """Port for the Open Inference Protocol over gRPC; 0: it is not spoken."""
+    workers: int = 1
+    """Processes that answer on the port, each on a core of its own at best; bounds on requests and connections hold for each."""
     cache_dir: str = ".perennial/serving"
     """Folder that keeps bundles and the last good routes, so that a restart needs no registry."""
     pipelines: tuple[str, ...] = ()
@@ -139,6 +142,11 @@ class Settings:
     """After SIGTERM, keep answering (and report not ready) this long, until load balancers have noticed."""
     shutdown_seconds: float = 8.0
     """Then wait at most this long for running requests, and as long again for the log to be written."""
+
+    @property
+    def end_seconds(self) -> float:
+        """How long a process may take to end in order; who takes longer is stuck."""
+        return self.drain_seconds + 3 * self.shutdown_seconds + 5
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

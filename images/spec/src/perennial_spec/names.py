@@ -59,6 +59,7 @@ CHAMPION = "perennial_champion"  # pipeline, version (1)
 REGISTRY_UP = "perennial_registry_up"
 REGISTRY_POLLS = "perennial_registry_polls_total"  # outcome (unchanged, changed, failed)
 REGISTRY_ANSWERED = "perennial_registry_last_answer_timestamp_seconds"
+WORKERS = "perennial_workers"
 PREDICTION_LOG_WRITTEN = "perennial_prediction_log_rows_written_total"  # pipeline
 PREDICTION_LOG_DROPPED = "perennial_prediction_log_rows_dropped_total"  # pipeline
 PREDICTION_LOG_SAMPLED_OUT = "perennial_prediction_log_rows_sampled_out_total"  # pipeline

@@ -1,0 +1,111 @@
+"""Prometheus' text format, with everything that does not change made once: a scrape only fills in numbers.
+
+A version has some hundred series. Their names and labels are a template that one `%` fills, which takes microseconds; made anew by
+prometheus_client they take tens of milliseconds, in which no answer is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+from perennial_features.reference import Reference
+from perennial_serving.counting import BUCKETS, OTHER, Counted
+from perennial_spec import names
+
+_BOUNDS = (*(repr(bound) for bound in BUCKETS), "+Inf")
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+@dataclass(frozen=True)
+class VersionFacts:
+    """What does not change about a version's series."""
+
+    pipeline: str
+    version: str
+    series: Sequence[Sequence[str]]
+    """(feature, bin) of every bin, in the order of the counters."""
+    shares: Sequence[float]
+    """Share of each in the training data."""
+    rows: int
+    """Rows of the training data."""
+
+    @classmethod
+    def of(cls, pipeline: str, version: str, reference: Reference) -> VersionFacts:
+        return cls(pipeline, version, reference.series, reference.shares.tolist(), reference.rows)
+
+
+class VersionText:
+    """The series of one version, ready to be filled."""
+
+    def __init__(self, facts: VersionFacts) -> None:
+        self.pipeline, self.version = facts.pipeline, facts.version
+        self._facts = facts
+        self._labels = labels({"pipeline": facts.pipeline, "version": facts.version})
+
+    def _of(self, name: str, extra: str = "") -> str:
+        return f"{name}{{{self._labels}{extra}}} "
+
+    @cached_property
+    def _bins(self) -> list[str]:
+        return ["," + labels({"feature": feature, "bin": name}) for feature, name in self._facts.series]
+
+    @cached_property
+    def _observations(self) -> str:
+        return _template(self._of(names.OBSERVATIONS, each) for each in self._bins)
+
+    @cached_property
+    def _seconds(self) -> str:
+        name = names.REQUEST_SECONDS
+        buckets = [self._of(f"{name}_bucket", f',le="{bound}"') for bound in _BOUNDS]
+        return _template([*buckets, self._of(f"{name}_count")]) + _template([self._of(f"{name}_sum")], "r")
+
+    @cached_property
+    def shares(self) -> str:
+        """Constant."""
+        pairs = zip(self._bins, self._facts.shares, strict=True)
+        return "".join(f"{self._of(names.REFERENCE_SHARE, each)}{share!r}\n" for each, share in pairs)
+
+    @cached_property
+    def reference_rows(self) -> str:
+        """Constant."""
+        return f"{self._of(names.REFERENCE_ROWS)}{self._facts.rows}\n"
+
+    def observations(self, counted: Counted) -> str:
+        return self._observations % tuple(counted.bins)
+
+    def predictions(self, counted: Counted) -> str:
+        return f"{self._of(names.PREDICTIONS)}{counted.rows}\n"
+
+    def seconds(self, counted: Counted) -> str:
+        buckets = list(accumulate(counted.latency))
+        return self._seconds % (*buckets, buckets[-1], counted.seconds)
+
+    def requests(self, counted: Counted) -> str:
+        name = f"{names.REQUESTS}{{{self._labels}"
+        return "".join(
+            f'{name},protocol="{protocol}",code="{"other" if code == OTHER else code}"}} {count}\n'
+            for (protocol, code), count in counted.requests.items()
+        )
+
+
+def labels(values: Mapping[str, object]) -> str:
+    """As they stand between braces."""
+    return ",".join(f'{name}="{str(value).translate(_ESCAPES)}"' for name, value in values.items())
+
+
+def family(name: str, kind: str, meaning: str, samples: Iterable[str]) -> str:
+    """A metric with all its samples, each a line or several. The head stands there also without samples."""
+    return f"# HELP {name} {meaning}\n# TYPE {name} {kind}\n{''.join(samples)}"
+
+
+def samples(name: str, keys: Sequence[str], values: Mapping[tuple[str, ...], float]) -> Iterable[str]:
+    """A line for each of `values`, whose keys are the values of the labels named `keys`; in order, whatever the mapping's is."""
+    for of, value in sorted(values.items()):
+        yield f"{name}{{{labels(dict(zip(keys, of, strict=True)))}}} {value!r}\n"
+
+
+def _template(starts: Iterable[str], value: str = "d") -> str:
+    return "".join(f"{start.replace('%', '%%')}%{value}\n" for start in starts)
