@@ -134,11 +134,13 @@ class GrpcServer:
         """Take no new calls, and wait at most `grace` seconds for those under way.
 
         gRPC itself tells a call that meets the closing port CANCELLED, which clients take for their own doing and do not repeat
-        elsewhere. So those who go on asking are first told UNAVAILABLE, and when to come back.
+        elsewhere. So those who go on asking are first told UNAVAILABLE, and when to come back; unless another process takes this one's
+        place on the port: then clients had better leave at once, and find it there.
         """
         if self._server is not None:
-            self._ending = True
-            await asyncio.sleep(min(_LAST_SECONDS, grace))
+            if not self.app.fleet.replaced:
+                self._ending = True
+                await asyncio.sleep(min(_LAST_SECONDS, grace))
             await self._server.stop(grace)
             self._server = None
 
