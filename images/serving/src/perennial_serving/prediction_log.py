@@ -30,7 +30,7 @@ __all__ = ["Block", "Label", "PredictionLog", "PredictionRows", "sampled", "shar
 log = logging.getLogger(__name__)
 _SEGMENT_BYTES = 2**16
 """A segment is closed and sent when it is this large, or at the next tick."""
-_MAX_BYTES = 8 * 2**20
+_MAX_BYTES = 6 * 2**20
 """Encoded rows that may wait, whatever their number."""
 _TICK, _SLOW_TICK = 0.02, 0.1
 """Seconds until what was taken is sent, and until acknowledgements are looked for."""
