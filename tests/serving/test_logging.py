@@ -209,7 +209,7 @@ def test_a_reward_is_given_to_the_version_that_made_the_prediction(
     assert len(table(server, pipeline.name, logs.LABELS)) == 1
     text = server.http.get("/metrics").text
     of = f'pipeline="{pipeline.name}",version="{versions[0]}"'
-    assert f"perennial_rewards_total{{{of}}} {float(first)}" in text
+    assert f"perennial_rewards_total{{{of}}} {first}" in text
     assert f"perennial_reward_sum{{{of}}} {1.5 * first}" in text
 
 

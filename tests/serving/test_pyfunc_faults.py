@@ -215,7 +215,7 @@ def test_a_full_queue_is_answered_503_and_later(served: Any) -> None:
     samples = server.metrics()
     assert samples[f'{names.REQUESTS_SHED}{{pipeline="{server.name}"}}'] == 1
     assert (
-        samples[f'perennial_requests_total{{code="503",pipeline="{server.name}",protocol="mlflow",version="1"}}'] == 1
+        samples[f'perennial_requests_total{{pipeline="{server.name}",version="1",protocol="mlflow",code="503"}}'] == 1
     )
 
 

@@ -181,7 +181,7 @@ def test_predictions_are_counted_and_logged_with_the_entity_that_a_tag_names(fla
     assert (row["score"], row["scores"], row["entity"]) == (None, '["yes"]', None)
     samples = flavours.server.metrics()
     assert samples['perennial_predictions_total{pipeline="rules",version="1"}'] >= 3
-    asked = 'perennial_requests_total{code="200",pipeline="rules",protocol="mlflow",version="1"}'
+    asked = 'perennial_requests_total{pipeline="rules",version="1",protocol="mlflow",code="200"}'
     assert samples[asked] >= 1
 
 

@@ -279,7 +279,7 @@ def test_sigterm_drains_all_workers_without_a_failed_request(
     pipeline: Any, bundles: Any, row: Any, start: Start
 ) -> None:
     pipeline.route({pipeline.register(bundles["one"]): 1.0})
-    group = start(pipeline, PERENNIAL_SERVING_DRAIN_SECONDS="0.5", PERENNIAL_SERVING_LOG_FLUSH_SECONDS="600")
+    group = start(pipeline, PERENNIAL_SERVING_DRAIN_SECONDS="3", PERENNIAL_SERVING_LOG_FLUSH_SECONDS="600")
     group.until_answering()
     private = group.private
     clients = Clients(group.url, row)

@@ -104,7 +104,8 @@ def family(name: str, kind: str, meaning: str, samples: Iterable[str]) -> str:
 def samples(name: str, keys: Sequence[str], values: Mapping[tuple[str, ...], float]) -> Iterable[str]:
     """A line for each of `values`, whose keys are the values of the labels named `keys`; in order, whatever the mapping's is."""
     for of, value in sorted(values.items()):
-        yield f"{name}{{{labels(dict(zip(keys, of, strict=True)))}}} {value!r}\n"
+        named = f"{{{labels(dict(zip(keys, of, strict=True)))}}}" if keys else ""
+        yield f"{name}{named} {value!r}\n"
 
 
 def _template(starts: Iterable[str], value: str = "d") -> str:
