@@ -22,8 +22,8 @@ from perennial_features.bundle import Bundle
 from perennial_features.reference import Reference
 from perennial_serving.counting import VersionCounters
 from perennial_serving.intake import Intake
-from perennial_serving.log_entries import share_of
-from perennial_serving.model import LoadedModel, logged_columns
+from perennial_serving.log_entries import logged_columns, share_of
+from perennial_serving.model import LoadedModel
 from perennial_serving.processes import Processes
 from perennial_serving.pyfunc import is_mlflow_model, load_pyfunc
 from perennial_serving.registered import identity
@@ -92,7 +92,7 @@ def _load_bundle(fetched: Fetched, settings: Settings) -> LoadedModel:
     data = bundle.spec.get("data")
     if not isinstance(data, dict) or not data.get("entity"):
         raise ModelError("the bundle's spec names no entity", where=str(folder), next="train again")
-    logged = logged_columns(bundle, data)
+    logged = logged_columns(bundle.schema, data)
     outputs = _outputs(bundle)
     model = LoadedModel(
         pipeline=pipeline,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from perennial_features.bundle import Scores
+from perennial_features.schema import FeatureSchema
 from perennial_serving.rows import Rows
 from perennial_spec import logs
 from perennial_spec.units import parse_share
@@ -159,6 +160,15 @@ def share_of(spec: Mapping[str, Any]) -> float:
     """The share of predictions to log, by a bundle's spec; all for one from before there was such a word."""
     log = (spec.get("monitoring") or {}).get("log") or {}
     return parse_share(log.get("share", 1.0))
+
+
+def logged_columns(schema: FeatureSchema, data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns that the prediction log may hold: the model's inputs and the timestamp, less what a spec's `data` hides."""
+    label = data.get("label") or {}
+    lists = (data.get("sensitive"), data.get("redact"), data.get("exclude"))
+    hidden = {label.get("column"), *(name for names in lists for name in names or ())}
+    wanted = dict.fromkeys([*(column.name for column in schema.inputs), str(data.get("timestamp") or "")])
+    return tuple(name for name in wanted if name and name not in hidden)
 
 
 def sampled(ids: Sequence[str], share: float) -> Mask | None:

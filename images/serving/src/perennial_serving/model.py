@@ -9,7 +9,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from perennial_features.bundle import Bundle
 from perennial_features.reference import Reference
 from perennial_features.schema import FeatureSchema, InputKind
 from perennial_serving.counting import VersionCounters
@@ -117,11 +116,3 @@ def version_mark(version: str) -> int:
 def stored_key(pipeline: str, key: str) -> str:
     """A redacted entity as the logs may hold it: a digest, the same for predictions and labels, so that they can still be joined."""
     return blake2b(key.encode(), digest_size=16, person=pipeline.encode()[:16]).hexdigest()
-
-
-def logged_columns(bundle: Bundle, data: dict[str, Any]) -> tuple[str, ...]:
-    """The columns that the prediction log may hold: the model's inputs and the timestamp, less what the spec hides."""
-    label = data.get("label") or {}
-    hidden = {*data.get("sensitive", ()), *data.get("redact", {}), *data.get("exclude", ()), label.get("column")}
-    wanted = dict.fromkeys([*(column.name for column in bundle.schema.inputs), data.get("timestamp", "")])
-    return tuple(name for name in wanted if name and name not in hidden)

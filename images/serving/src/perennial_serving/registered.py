@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from perennial_features.schema import FeatureSchema
-from perennial_serving.log_entries import share_of
+from perennial_serving.log_entries import logged_columns, share_of
 from perennial_spec import names
 from perennial_spec.errors import ModelError
 
@@ -86,16 +86,12 @@ def identity(schema: FeatureSchema, folder: Path) -> Identity:
     """
     file = folder / _NOTED
     tags: dict[str, str] = json.loads(file.read_text()) if file.is_file() else {}
-    inputs = [column.name for column in schema.inputs]
     if names.TAG_SPEC not in tags:
-        return Identity(tags.get(names.TAG_ENTITY, ""), False, tuple(inputs))
+        return Identity(tags.get(names.TAG_ENTITY, ""), False, logged_columns(schema, {}))
     spec = _spec_of(tags[names.TAG_SPEC])
     data = spec["data"]
-    label, redacted = data.get("label") or {}, data.get("redact") or {}
-    hidden = {*(data.get("sensitive") or ()), *redacted, *(data.get("exclude") or ()), label.get("column")}
-    wanted = dict.fromkeys([*inputs, str(data.get("timestamp") or "")])
-    logged = tuple(name for name in wanted if name and name not in hidden)
-    return Identity(str(data["entity"]), data["entity"] in redacted, logged, share_of(spec))
+    redacted = data["entity"] in (data.get("redact") or {})
+    return Identity(str(data["entity"]), redacted, logged_columns(schema, data), share_of(spec))
 
 
 def _spec_of(text: str) -> dict[str, Any]:
