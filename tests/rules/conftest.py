@@ -17,7 +17,18 @@ import yaml
 from perennial_spec import names
 
 RULES = Path(__file__).parents[2] / "monitoring" / "rules"
-ORDER = ("perennial-reference", "perennial-drift-5m", "perennial-drift-1h", "perennial-drift-1d", "perennial-alerts")
+FILES = sorted(RULES.glob("*.yml"))
+ORDER = (
+    "perennial-reference",
+    "perennial-drift-5m",
+    "perennial-drift-1h",
+    "perennial-drift-1d",
+    "perennial-retraining",
+    "perennial-drift-alerts",
+    "perennial-quality",
+    "perennial-serving",
+    "perennial-platform",
+)
 """As in a Prometheus that is not in a hurry; without it promtool takes the groups in any order, and results are some steps late."""
 GONE = math.nan
 """A staleness marker: what Prometheus writes when a series is no longer there, or a scrape fails."""
@@ -166,7 +177,7 @@ class World:
         series = [{"series": key, "values": " ".join(map(_sample, values))} for key, values in self.series.items()]
         file = self.folder / "rules_test.yml"
         body = {
-            "rule_files": [str(RULES / "recording.yml"), str(RULES / "alerts.yml")],
+            "rule_files": [str(file) for file in FILES],
             "evaluation_interval": f"{STEP}s",
             "group_eval_order": list(ORDER),
             "tests": [{"interval": f"{STEP}s", "input_series": series, **tests}],

@@ -18,9 +18,15 @@ BASE = "https://github.com/perennial-ml/perennial/blob/main/monitoring/runbooks"
 PARTS = ["## Meaning", "## Impact", "## Diagnosis", "## What Perennial does by itself", "## Mitigation"]
 
 
+def groups() -> dict[str, dict]:
+    """By name, which no two files share."""
+    found = [group for file in sorted(RULES.glob("*.yml")) for group in yaml.safe_load(file.read_text())["groups"]]
+    assert len({group["name"] for group in found}) == len(found)
+    return {group["name"]: group for group in found}
+
+
 def rules() -> list[dict]:
-    files = [yaml.safe_load((RULES / name).read_text()) for name in ("recording.yml", "alerts.yml")]
-    return [rule for file in files for group in file["groups"] for rule in group["rules"]]
+    return [rule for group in groups().values() for rule in group["rules"]]
 
 
 def alerts() -> list[dict]:
@@ -100,14 +106,13 @@ def test_the_rules_use_only_metrics_that_a_part_exports() -> None:
         assert used <= known | recorded, used - known - recorded
 
 
-def test_the_groups_are_in_the_order_that_the_tests_evaluate_them_in(world) -> None:
-    files = [yaml.safe_load((RULES / name).read_text()) for name in ("recording.yml", "alerts.yml")]
-    assert [group["name"] for file in files for group in file["groups"]] == list(world.order)
+def test_the_tests_know_in_which_order_each_group_is_evaluated(world) -> None:
+    assert set(groups()) == set(world.order)
 
 
 def test_the_windows_are_judged_alike() -> None:
-    groups = {group["name"]: group for group in yaml.safe_load((RULES / "recording.yml").read_text())["groups"]}
-    texts = {w: yaml.safe_dump(groups[f"perennial-drift-{w}"]["rules"]).replace(w, "W") for w in ("5m", "1h", "1d")}
+    found = groups()
+    texts = {w: yaml.safe_dump(found[f"perennial-drift-{w}"]["rules"]).replace(w, "W") for w in ("5m", "1h", "1d")}
     assert texts["5m"] == texts["1h"] == texts["1d"]
 
 

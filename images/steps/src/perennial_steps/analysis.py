@@ -62,7 +62,7 @@ class Judgement:
 def psi(histogram: Histogram) -> float | None:
     """Population stability index: sum over bins of (live - reference) * ln(live / reference), half a count added to each live bin.
 
-    The same formula as in monitoring/rules/recording.yml. None when there is nothing to compare.
+    The same formula as in monitoring/rules/drift-recording.yml. None when there is nothing to compare.
     """
     rows = sum(histogram.live.get(name, 0.0) for name in histogram.reference)
     if rows <= 0:
