@@ -73,6 +73,15 @@ def test_a_command_that_needs_the_platform_says_how_to_start_it(project: Path) -
     assert "perennial up" in done.stderr
 
 
+@pytest.mark.parametrize("order", ["pause", "resume"])
+def test_what_to_pause_or_resume_must_be_named_once(project: Path, order: str) -> None:
+    nothing, both = perennial(project, order), perennial(project, order, "churn", "--all")
+    assert nothing.returncode == both.returncode == 1
+    assert f"nothing to {order} is named" in nothing.stderr
+    assert f"what to {order} is not clear" in both.stderr
+    assert f"perennial {order} --all" in both.stderr
+
+
 def test_step_shows_its_request_without_running_it(project: Path) -> None:
     perennial(project, "new", "churn")
     done = perennial(

@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
 from perennial_controller.ledger import Ledger, engine_of
 from perennial_controller.tables import metadata
+
+
+def _differences(connection: Connection) -> list[Any]:
+    context = MigrationContext.configure(connection, opts={"version_table": "perennial_schema_version"})
+    return list(compare_metadata(context, metadata))
 
 
 async def test_controllers_that_start_together_make_the_schema_once_and_it_is_the_one_in_the_code(
@@ -22,13 +29,28 @@ async def test_controllers_that_start_together_make_the_schema_once_and_it_is_th
     for ledger in ledgers:
         await ledger.close()
 
-    def differences(connection: Connection) -> list[Any]:
-        context = MigrationContext.configure(connection, opts={"version_table": "perennial_schema_version"})
-        return list(compare_metadata(context, metadata))
-
     engine = engine_of(database.url)
     async with engine.connect() as connection:
-        assert await connection.run_sync(differences) == []
+        assert await connection.run_sync(_differences) == []
+    await engine.dispose()
+
+
+async def test_every_migration_can_be_taken_back_and_applied_again(database: Any) -> None:
+    def down_and_up(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", "perennial_controller:migrations")
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+        command.upgrade(config, "head")
+
+    ledger = Ledger(engine_of(database.url))
+    await ledger.migrate()
+    await ledger.close()
+    engine = engine_of(database.url)
+    async with engine.begin() as connection:
+        await connection.run_sync(down_and_up)
+    async with engine.connect() as connection:
+        assert await connection.run_sync(_differences) == []
     await engine.dispose()
 
 

@@ -16,6 +16,7 @@ from perennial_controller.policy import (
     Event,
     Facts,
     History,
+    Pause,
     Run,
     decide,
     needs_facts,
@@ -29,6 +30,9 @@ NEW_DATA = Facts(validated_version=5, champion_version="2", champion_data_versio
 DRIFT = Event("alert", "flights", names.ALERT_FEATURE_DRIFT, "retrain", last_seen=NOW)
 PERSON = Event("person", "flights")
 DATA = Event("data", "flights")
+PAUSED = Pause(NOW - HOUR, None, "ann", "the source is broken")
+PAUSED_TILL_SOON = Pause(NOW - HOUR, NOW + HOUR, "bob", "an upgrade", of_all=True)
+PAUSED_TILL_NOW = Pause(NOW - HOUR, NOW, "bob", "an upgrade")
 
 
 def spec(**retraining: Any) -> PipelineSpec:
@@ -137,6 +141,34 @@ TABLE: list[tuple[str, Event, History, Facts, DecisionKind, str]] = [
         DecisionKind.ACCEPTED,
         "drift: ",
     ),
+    (
+        "a person has paused the pipeline",
+        DRIFT,
+        History(pauses=(PAUSED,)),
+        NEW_DATA,
+        DecisionKind.PAUSED,
+        "ann has paused this pipeline on 2026-06-01 11:00:00 UTC, until somebody resumes: the source is broken",
+    ),
+    (
+        "a person has paused all pipelines for some time",
+        DRIFT,
+        History(pauses=(PAUSED_TILL_NOW, PAUSED_TILL_SOON)),
+        NEW_DATA,
+        DecisionKind.PAUSED,
+        "bob has paused all pipelines on 2026-06-01 11:00:00 UTC, until 2026-06-01 13:00:00 UTC: an upgrade",
+    ),
+    ("a pause that is over", DRIFT, History(pauses=(PAUSED_TILL_NOW,)), NEW_DATA, DecisionKind.ACCEPTED, "drift: "),
+    ("a person is not held by a pause", PERSON, History(pauses=(PAUSED,)), Facts(), DecisionKind.ACCEPTED, "a person"),
+    ("data lands during a pause", DATA, History(pauses=(PAUSED,)), Facts(), DecisionKind.ACCEPTED, "new data"),
+    (
+        "an alert that ended during a pause",
+        alert(resolved=True),
+        History(pauses=(PAUSED,)),
+        NEW_DATA,
+        DecisionKind.RESOLVED,
+        "ended before it started a run",
+    ),
+    ("a pause", Event("pause", "*"), History(), Facts(), DecisionKind.NOTED, "in force from now on"),
     (
         "within the cooldown",
         DRIFT,
@@ -248,7 +280,17 @@ runs = st.builds(
     st.sampled_from(["flights", "flights.data"]),
     st.booleans(),
 )
-histories = st.builds(History, st.lists(runs, max_size=8).map(tuple), st.none() | st.integers(0, 9))
+pauses = st.builds(
+    lambda until, of_all: Pause(NOW - HOUR, None if until is None else NOW + until * HOUR, "ann", "because", of_all),
+    st.none() | st.integers(-1, 24),
+    st.booleans(),
+)
+histories = st.builds(
+    History,
+    st.lists(runs, max_size=8).map(tuple),
+    st.none() | st.integers(0, 9),
+    st.lists(pauses, max_size=2).map(tuple),
+)
 facts_ = st.builds(Facts, st.none() | st.integers(0, 9), st.just("1"), st.none() | st.integers(0, 9))
 alerts = st.builds(
     alert,
@@ -276,6 +318,7 @@ def test_an_alert_never_starts_a_run_against_the_policy(
         assert event.action == "retrain"
         assert not event.resolved
         assert TRIGGER_OF[event.alert or ""] in spec.retraining.on
+        assert not any(pause.lasts(NOW) for pause in history.pauses)
         assert not any(run.active for run in trainings)
         assert all(run.accepted_at + spec.retraining.cooldown <= NOW for run in trainings)
         assert (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perennial_cli.clients.http import TIMEOUT_SECONDS, ask, said
+from perennial_cli.clients.http import TIMEOUT_SECONDS, ask, refused, said
 from perennial_spec.errors import PlatformError
 from perennial_spec.platform import Platform
 
@@ -44,6 +44,18 @@ class Decision:
         )
 
 
+@dataclass(frozen=True)
+class Pause:
+    """A pause that is in force. Times are ISO 8601, UTC."""
+
+    pipeline: str
+    """`*` for all."""
+    since: str
+    until: str | None
+    actor: str
+    reason: str
+
+
 class Controller:
     """The controller's JSON interface, as the token in `PERENNIAL_TOKEN_FILE` allows."""
 
@@ -68,6 +80,25 @@ class Controller:
         """Tell that new data is at the sources: it is landed and validated. The same key twice starts one run."""
         return self._post(f"/api/v1/pipelines/{pipeline}/data", {"reason": summary, "actor": "perennial"}, key=key)
 
+    def pauses(self) -> list[Pause]:
+        """What is paused now."""
+        return self._pauses(ask(self._client, "GET", "/api/v1/pauses", part="controller"))
+
+    def pause(self, pipeline: str | None, reason: str, actor: str, lasts: str | None) -> list[Pause]:
+        """Pause a pipeline, or all when None, for as long as `lasts` says (`2h`), or until somebody resumes; what is paused then."""
+        body = {"reason": reason, "actor": actor, **({"for": lasts} if lasts else {})}
+        return self._pauses(ask(self._client, "POST", _of(pipeline, "pause"), part="controller", json=body))
+
+    def resume(self, pipeline: str | None, reason: str, actor: str) -> list[Pause]:
+        """End the pause of a pipeline, or the one of all when None; what is paused still."""
+        body = {"reason": reason, "actor": actor}
+        return self._pauses(ask(self._client, "POST", _of(pipeline, "resume"), part="controller", json=body))
+
+    def _pauses(self, response: Any) -> list[Pause]:
+        if response.status_code != 200:
+            raise refused(response, part="controller")
+        return [Pause(**row) for row in response.json()["pauses"]]
+
     def decisions(self, pipeline: str, limit: int = 50) -> list[Decision]:
         """The newest decisions first."""
         response = ask(
@@ -85,3 +116,7 @@ class Controller:
                 f"the controller refused: {said(response)}", where=path, next="perennial check; perennial status"
             )
         return Decision.of(response.json())
+
+
+def _of(pipeline: str | None, order: str) -> str:
+    return f"/api/v1/pipelines/{pipeline}/{order}" if pipeline else f"/api/v1/{order}"

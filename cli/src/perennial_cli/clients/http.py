@@ -38,6 +38,17 @@ def ask(client: httpx.Client, method: str, path: str, *, part: str, **options: A
     return response
 
 
+def refused(response: httpx.Response, *, part: str) -> PlatformError:
+    """A refusal in the words of the part that refused, where it has some."""
+    try:
+        body = response.json()
+        what = str(body["error"])
+    except (ValueError, KeyError, TypeError):
+        return PlatformError(f"{part} refused: {said(response)}", where=part, next="perennial status")
+    words = {key: str(body[key]) for key in ("where", "expected", "next") if body.get(key)}
+    return PlatformError(what, **{"where": part, **words})
+
+
 def said(response: httpx.Response) -> str:
     """What an answer that was not a success said, in one line."""
     return f"{response.status_code}: {' '.join(response.text.split())[:500]}"

@@ -18,10 +18,18 @@ from starlette.routing import Route
 from perennial_controller.alertmanager import Notification, event_of
 from perennial_controller.controller import LEDGER_ERRORS, Controller, brief, utc_now
 from perennial_controller.entry import Entry
-from perennial_controller.events import NewEvent
+from perennial_controller.events import ALL_PIPELINES, NewEvent
 from perennial_controller.metrics import UNKNOWN
-from perennial_controller.policy import DecisionKind, EventKind
-from perennial_controller.requests import DataRequest, RunRequest, TooLarge, idempotency_key, read
+from perennial_controller.policy import DecisionKind, NoteKind, RunKind
+from perennial_controller.requests import (
+    DataRequest,
+    PauseRequest,
+    ResumeRequest,
+    RunRequest,
+    TooLarge,
+    idempotency_key,
+    read,
+)
 from perennial_spec.errors import PerennialError, PipelineNotFound, RequestError, SpecError
 
 log = logging.getLogger(__name__)
@@ -61,6 +69,11 @@ def make_app(controller: Controller) -> Starlette:
             route("/api/v1/alerts", receive_alerts, "POST"),
             route("/api/v1/pipelines/{name}/runs", request_run, "POST"),
             route("/api/v1/pipelines/{name}/data", announce_data, "POST"),
+            route("/api/v1/pipelines/{name}/pause", pause, "POST"),
+            route("/api/v1/pipelines/{name}/resume", resume, "POST"),
+            route("/api/v1/pause", pause, "POST"),
+            route("/api/v1/resume", resume, "POST"),
+            route("/api/v1/pauses", list_pauses),
             route("/api/v1/pipelines/{name}/decisions", list_decisions),
             route("/api/v1/decisions/{id:int}", show_decision),
             route("/healthz", healthy, open_to_all=True),
@@ -115,7 +128,56 @@ async def announce_data(controller: Controller, request: Request) -> Response:
     return await _ask(controller, request, "data", wanted.reason, wanted.actor)
 
 
-async def _ask(controller: Controller, request: Request, kind: EventKind, summary: str, actor: str | None) -> Response:
+async def pause(controller: Controller, request: Request) -> Response:
+    """A person pauses retraining, of a pipeline or of all."""
+    wanted = await read(request, PauseRequest)
+    payload = {"until": (utc_now() + wanted.lasts).isoformat()} if wanted.lasts else {}
+    return await _order(controller, request, "pause", wanted, payload)
+
+
+async def resume(controller: Controller, request: Request) -> Response:
+    """A person ends a pause; alerts that it held and that still fire are decided again."""
+    return await _order(controller, request, "resume", await read(request, ResumeRequest), {})
+
+
+async def _order(
+    controller: Controller,
+    request: Request,
+    kind: NoteKind,
+    wanted: PauseRequest | ResumeRequest,
+    payload: dict[str, Any],
+) -> Response:
+    """Write the order down, which puts it in force, and answer what is paused now."""
+    name: str = request.path_params.get("name", ALL_PIPELINES)
+    if name not in {ALL_PIPELINES, *controller.specs.names()}:  # one that is broken can be paused, too
+        raise _not_found(controller, name)
+    key = f"{kind}:{name}:{idempotency_key(request)}"
+    event = NewEvent(kind, name, key, wanted.reason, payload, actor=wanted.actor)
+    await _write(controller, [event])
+    controller.open_events.set()
+    return await list_pauses(controller, request)
+
+
+async def list_pauses(controller: Controller, request: Request) -> Response:
+    """The pauses that are in force."""
+    now = utc_now()
+    async with asyncio.timeout(_DB_SECONDS):
+        found = await controller.ledger.pauses()
+    lasting = [
+        {
+            "pipeline": name,
+            "since": pause.since.isoformat(),
+            "until": pause.until.isoformat() if pause.until else None,
+            "actor": pause.actor,
+            "reason": pause.reason,
+        }
+        for name, pause in sorted(found.items())
+        if pause.lasts(now)
+    ]
+    return JSONResponse({"pauses": lasting})
+
+
+async def _ask(controller: Controller, request: Request, kind: RunKind, summary: str, actor: str | None) -> Response:
     name = _known(controller, request)
     key = f"{kind}:{name}:{idempotency_key(request)}"
     event = NewEvent(kind, name, key, summary, {"asked": summary}, actor=actor)
@@ -189,8 +251,12 @@ async def _write(controller: Controller, events: list[NewEvent]) -> list[Any]:
 def _known(controller: Controller, request: Request) -> str:
     name: str = request.path_params["name"]
     if controller.specs.get(name) is None:
-        raise PipelineNotFound.of(name, controller.specs.names(), str(controller.settings.platform.pipelines_dir))
+        raise _not_found(controller, name)
     return name
+
+
+def _not_found(controller: Controller, name: str) -> PipelineNotFound:
+    return PipelineNotFound.of(name, controller.specs.names(), str(controller.settings.platform.pipelines_dir))
 
 
 def _limit(request: Request) -> int:

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from perennial_controller.policy import DecisionKind, Event, EventKind
+from perennial_controller.events import ALL_PIPELINES
+from perennial_controller.policy import NOTES, DecisionKind, Event, EventKind, Pause
 from perennial_spec.step import Reason
 
 Delivery = Literal["pending", "delivered", "failed"]
@@ -75,8 +76,15 @@ class Entry:
             seen_data_version=self.seen_data_version,
         )
 
+    def pause(self) -> Pause:
+        """What a row of kind `pause` ordered."""
+        until = self.payload.get("until")
+        since, of_all = self.received_at, self.pipeline == ALL_PIPELINES
+        return Pause(since, datetime.fromisoformat(until) if until else None, self.actor or "", self.summary, of_all)
+
     def why(self) -> Reason:
         """The reason that travels with the run and stays with its model version."""
+        assert self.kind not in NOTES  # they start no run
         return Reason(kind=self.kind, summary=self.summary, decision_id=self.id, alert=self.alert, actor=self.actor)
 
     def to_json(self) -> dict[str, Any]:

@@ -15,6 +15,10 @@ MAX_NAME = 128
 """Characters of an unknown pipeline's or alert's name that the ledger keeps."""
 
 
+ALL_PIPELINES = "*"
+"""In place of a pipeline's name: no pipeline can be named so."""
+
+
 @dataclass(frozen=True)
 class NewEvent:
     """One event to be written."""

@@ -19,8 +19,8 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from perennial_controller.entry import Entry
-from perennial_controller.events import MAX_SUMMARY, NewEvent, run_id_of, successor_key, target_dag
-from perennial_controller.policy import HELD, Decision, DecisionKind, History, Run
+from perennial_controller.events import ALL_PIPELINES, MAX_SUMMARY, NewEvent, run_id_of, successor_key, target_dag
+from perennial_controller.policy import HELD, NOTES, Decision, DecisionKind, History, Pause, Run
 from perennial_controller.tables import UNANSWERED, decisions
 from perennial_spec.errors import PlatformError
 
@@ -163,6 +163,12 @@ class Ledger:
             undecided, undelivered, oldest = (await connection.execute(query)).one()
         return Backlog(undecided, undelivered, oldest)
 
+    async def pauses(self) -> dict[str, Pause]:
+        """The newest pause by pipeline, or under `ALL_PIPELINES`, that nobody has resumed since; in force or over."""
+        async with self._engine.connect() as connection:
+            orders = await _orders(connection)
+        return {order.pipeline: order.pause() for order in orders if order.kind == "pause"}
+
     # -- outbox --
 
     async def retry_now(self, now: datetime) -> None:
@@ -261,7 +267,9 @@ class Deciding:
         wanted = mine & ((_t.decided_at > since) | _t.outcome.is_(None))
         entries = await _rows(self._connection, select(decisions).where(wanted).order_by(_t.decided_at.desc()))
         tried = await self._connection.scalar(select(func.max(_t.data_version)).where(mine))
-        return History(tuple(_run(entry) for entry in entries), tried)
+        orders = await _orders(self._connection, _t.pipeline.in_((self._pipeline, ALL_PIPELINES)))
+        pauses = tuple(order.pause() for order in orders if order.kind == "pause")
+        return History(tuple(_run(entry) for entry in entries), tried, pauses)
 
     async def decide(self, entry: Entry, decision: Decision, now: datetime) -> bool:
         """Write a decision, and the run that it starts into the outbox. False: it is the decision that is there already."""
@@ -375,6 +383,12 @@ def _run(entry: Entry) -> Run:
     assert entry.dag_id and entry.run_id and entry.decided_at  # a row with a delivery has them
     delivered = entry.delivery == "delivered"
     return Run(entry.dag_id, entry.run_id, entry.decided_at, entry.outcome is None, delivered)
+
+
+async def _orders(connection: AsyncConnection, *which: Any) -> list[Entry]:
+    """The newest pause or resumption of each."""
+    orders = select(decisions).where(_t.kind.in_(NOTES), *which).distinct(_t.pipeline)
+    return await _rows(connection, orders.order_by(_t.pipeline, _t.id.desc()))
 
 
 async def _rows(connection: AsyncConnection, query: Any) -> list[Entry]:

@@ -1,10 +1,12 @@
 """Whether an event starts a run, and why: pure functions of the event, the pipeline's history, its spec, the facts and the clock.
 
-alert     starts a training run when its trigger is in `retraining.on`, no run is active, the cooldown is over, the budget is
-          not spent, and there is validated data that no model was trained on. One that is held back is asked again while it fires;
-          one whose run did not succeed asks again as a new event, which waits for data that this run could not have had.
+alert     starts a training run when its trigger is in `retraining.on`, nobody has paused retraining, no run is active, the
+          cooldown is over, the budget is not spent, and there is validated data that no model was trained on. One that is held
+          back is asked again while it fires; one whose run did not succeed asks again as a new event, which waits for data that
+          this run could not have had.
 person    starts a training run unless one is active.
 data      starts a run of the data DAG unless one is already waiting to start.
+note      something that a person did or ordered (a pause, its end): it starts nothing, and stays on record.
 """
 
 from __future__ import annotations
@@ -13,13 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, get_args
 
 from perennial_spec import names
 from perennial_spec.pipeline import PipelineSpec
 from perennial_spec.units import format_duration
 
-EventKind = Literal["alert", "data", "person", "schedule"]
+RunKind = Literal["alert", "data", "person", "schedule"]
+"""What may start a run."""
+NoteKind = Literal["pause", "resume"]
+"""What a person orders of the controller itself."""
+EventKind = RunKind | NoteKind
+NOTES: tuple[NoteKind, ...] = get_args(NoteKind)
 ACTION_RETRAIN = "retrain"
 TRIGGER_OF: dict[str, str] = {
     names.ALERT_FEATURE_DRIFT: "drift",
@@ -36,6 +43,8 @@ class DecisionKind(StrEnum):
     ACCEPTED = "accepted"
     MERGED = "merged"
     """A run is already active, and answers this event too."""
+    PAUSED = "paused"
+    """A person has paused retraining."""
     COOLING_DOWN = "cooling_down"
     OVER_BUDGET = "over_budget"
     WAITING_FOR_DATA = "waiting_for_data"
@@ -44,12 +53,20 @@ class DecisionKind(StrEnum):
     IGNORED = "ignored"
     """Nothing to start."""
     NOT_ALLOWED = "not_allowed"
+    NOTED = "noted"
+    """On record, and in force; there is nothing to start."""
     DUPLICATE = "duplicate"
     """Only counted: a copy is noted on the row of the original."""
 
 
 HELD = frozenset(
-    {DecisionKind.MERGED, DecisionKind.COOLING_DOWN, DecisionKind.OVER_BUDGET, DecisionKind.WAITING_FOR_DATA}
+    {
+        DecisionKind.PAUSED,
+        DecisionKind.MERGED,
+        DecisionKind.COOLING_DOWN,
+        DecisionKind.OVER_BUDGET,
+        DecisionKind.WAITING_FOR_DATA,
+    }
 )
 """Decisions on an alert that are taken anew while it fires."""
 
@@ -85,12 +102,30 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """Alerts start no retraining while it lasts."""
+
+    since: datetime
+    until: datetime | None
+    """None: until somebody resumes."""
+    actor: str
+    reason: str
+    of_all: bool = False
+    """Of every pipeline, rather than of one."""
+
+    def lasts(self, now: datetime) -> bool:
+        return self.until is None or now < self.until
+
+
+@dataclass(frozen=True)
 class History:
     """The pipeline's runs, newest first: at least those within its cooldown and budget, and all that are active."""
 
     runs: tuple[Run, ...] = ()
     tried_data_version: int | None = None
     """Newest version of the data that one of these runs has trained a model on, whether or not that became champion."""
+    pauses: tuple[Pause, ...] = ()
+    """In force or over: the newest of the pipeline, and the newest of all pipelines, unless somebody has resumed since."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +197,8 @@ def decide(  # noqa: PLR0917 (one case of the policy, in the order in which a pe
         facts: of no interest unless `needs_facts(event)`.
         expiry: an alert of which no copy came for so long has ended.
     """
+    if event.kind in NOTES:
+        return Decision(DecisionKind.NOTED, "in force from now on")
     if event.kind == "alert" and event.action != ACTION_RETRAIN:
         return Decision(
             DecisionKind.IGNORED, f"action is {event.action or 'not set'!r}; only {ACTION_RETRAIN!r} starts a run"
@@ -198,6 +235,17 @@ def _trigger(case: _Case) -> Decision | None:
         on = ", ".join(case.spec.retraining.on) or "empty"
         return Decision(DecisionKind.NOT_ALLOWED, f"{trigger} does not start a retraining here: retraining.on is {on}")
     return None
+
+
+def _paused(case: _Case) -> Decision | None:
+    pause = next((pause for pause in case.history.pauses if pause.lasts(case.now)), None)
+    if pause is None:
+        return None
+    what = "all pipelines" if pause.of_all else "this pipeline"
+    until = f"until {_when(pause.until)}" if pause.until else "until somebody resumes"
+    return Decision(
+        DecisionKind.PAUSED, f"{pause.actor} has paused {what} on {_when(pause.since)}, {until}: {pause.reason}"
+    )
 
 
 def _active(case: _Case) -> Decision | None:
@@ -292,7 +340,7 @@ def _when(at: datetime) -> str:
 
 _Rule = Callable[[_Case], Decision | None]
 _RULES: dict[EventKind, tuple[_Rule, ...]] = {
-    "alert": (_ended, _trigger, _active, _cooldown, _budget, _new_data),
+    "alert": (_ended, _trigger, _paused, _active, _cooldown, _budget, _new_data),
     "person": (_active,),
     "data": (_data_waiting,),
     "schedule": (),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import Request
 
 from perennial_spec.errors import RequestError
+from perennial_spec.units import Duration, format_duration
 
 MAX_BODY = 1024 * 1024
 """Bytes."""
+MAX_PAUSE = timedelta(days=366)
+"""Whoever means longer takes the triggers out of the pipeline's spec."""
 _Body = TypeVar("_Body", bound=BaseModel)
 Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=128)]
@@ -35,6 +39,29 @@ class DataRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     reason: Line = "new data has arrived"
     actor: Name | None = None
+
+
+def _of_bounded_length(duration: timedelta) -> timedelta:
+    if not timedelta(0) < duration <= MAX_PAUSE:
+        raise ValueError(f"expected more than 0 and at most {format_duration(MAX_PAUSE)}, as in 2h")
+    return duration
+
+
+class PauseRequest(BaseModel):
+    """A person pauses retraining, for some time or until somebody resumes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    reason: Line
+    actor: Name
+    lasts: Annotated[Duration, AfterValidator(_of_bounded_length)] | None = Field(default=None, alias="for")
+
+
+class ResumeRequest(BaseModel):
+    """A person ends a pause."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    reason: Line = "resumed"
+    actor: Name
 
 
 async def read(request: Request, shape: type[_Body]) -> _Body:
@@ -61,7 +88,7 @@ async def read(request: Request, shape: type[_Body]) -> _Body:
         raise RequestError(
             f"{field}: {first['msg']}" if field else first["msg"],
             where=request.url.path,
-            expected=f"JSON of {shape.__name__}: {', '.join(shape.model_fields)}",
+            expected=f"JSON of {shape.__name__}: {', '.join(field.alias or name for name, field in shape.model_fields.items())}",
         ) from None
 
 

@@ -62,7 +62,15 @@ Index("perennial_decisions_outbox", decisions.c.next_attempt_at, postgresql_wher
 Index(
     "perennial_decisions_open",
     decisions.c.pipeline,
-    postgresql_where=text("decision IN ('received', 'merged', 'cooling_down', 'over_budget', 'waiting_for_data')"),
+    postgresql_where=text(
+        "decision IN ('received', 'paused', 'merged', 'cooling_down', 'over_budget', 'waiting_for_data')"
+    ),
+)
+Index(
+    "perennial_decisions_pauses",
+    decisions.c.pipeline,
+    decisions.c.id,
+    postgresql_where=text("kind IN ('pause', 'resume')"),
 )
 Index("perennial_decisions_unanswered", decisions.c.id, postgresql_where=UNANSWERED)
 Index(
