@@ -168,6 +168,7 @@ TABLE: list[tuple[str, Event, History, Facts, DecisionKind, str]] = [
         DecisionKind.RESOLVED,
         "ended before it started a run",
     ),
+    ("a rollback", Event("rollback", "flights"), History(), Facts(), DecisionKind.NOTED, "a person does it"),
     ("a pause", Event("pause", "*"), History(), Facts(), DecisionKind.NOTED, "in force from now on"),
     (
         "within the cooldown",

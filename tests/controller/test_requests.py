@@ -176,3 +176,14 @@ async def test_a_person_does_not_wait_for_a_registry_that_is_away(world: Any, ma
         answer = await client.http.post(RUNS, json=ASKED)
         assert answer.status_code == 202
         assert (await client.decision(alert))["decision"] == "received"
+
+
+async def test_a_rollback_by_hand_is_on_record_and_pauses_nothing(world: Any) -> None:
+    body = {"reason": "it is worse", "actor": "ann", "to": "3", "leaving": ["4"]}
+    async with world.controller() as client:
+        answer = await client.http.post("/api/v1/pipelines/flights/rollbacks", json=body)
+        row = await client.decided(answer.json()["id"], "noted")
+        assert (row["kind"], row["actor"], row["summary"]) == ("rollback", "ann", "it is worse")
+        assert row["payload"] == {"to": "3", "leaving": ["4"]}
+        assert (await client.http.get("/api/v1/pauses")).json() == {"pauses": []}
+        assert (await client.http.post("/api/v1/pipelines/flights/rollbacks", json={"actor": "ann"})).status_code == 400

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -125,6 +128,53 @@ def test_drift_closes_the_loop_and_no_request_fails(loop: Loop) -> None:
     assert int(champion(loop)) > 1
 
 
+def test_a_person_takes_a_promotion_back_under_load_and_no_request_fails(loop: Loop) -> None:
+    bad, good = champion(loop), "1"
+    traffic, ended = rows_of(trips(SUMMER, "2024-05-01", 10, seed=5))[:10], threading.Event()
+    answers: list[tuple[float, int, str]] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=loop.platform.need("server_url"), timeout=10) as client:
+            while not ended.is_set():
+                answer = client.post("/pipelines/trips/invocations", json={"dataframe_records": traffic})
+                answers.append((time.monotonic(), answer.status_code, answer.headers.get("X-Perennial-Version", "")))
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    try:
+        done = perennial(loop, "rollback", "trips", "--reason", "the test prefers the old one")
+        returned = time.monotonic()
+        time.sleep(1)
+    finally:
+        ended.set()
+        for thread in asking:
+            thread.join()
+    assert done.returncode == 0, done.stderr
+    assert f"{bad}: 100% -> {good}: 100%; rolled back: {bad}" in done.stdout
+    assert f"answer with version {good}" in done.stdout
+    assert {status for _, status, _ in answers} == {200}
+    assert {version for at, _, version in answers if at > returned + 0.1} == {good}
+    assert champion(loop) == good
+    noted = next(d for d in loop.controller.decisions("trips") if d.kind == "rollback")
+    assert (noted.decision, noted.summary) == ("noted", "the test prefers the old one")
+    again = perennial(loop, "rollback", "trips", "--to", bad, "--force")
+    assert again.returncode == 0, again.stderr
+    assert champion(loop) == bad
+
+
+def test_a_pause_is_told_and_ended(loop: Loop) -> None:
+    paused = perennial(loop, "pause", "trips", "--for", "1h", "--reason", "a look at it")
+    assert paused.returncode == 0, paused.stderr
+    assert "paused: trips, until 20" in paused.stdout
+    assert "a look at it" in paused.stdout
+    assert perennial(loop, "resume", "trips").stdout == "trips is not paused\n"
+    unknown = perennial(loop, "pause", "tirps")
+    assert unknown.returncode == 1
+    assert "there is no pipeline named 'tirps'" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
+
+
 def test_a_second_copy_of_an_alert_starts_nothing(loop: Loop) -> None:
     accepted = [d.id for d in loop.controller.decisions("trips") if d.decision == "accepted"]
     assert _post_webhook(loop, _webhook()).status_code in {200, 202}
@@ -161,6 +211,15 @@ def test_down_leaves_no_process_behind(loop: Loop) -> None:
     assert [process for process in tree if _lives(process)] == []
     marked = [p.pid for p in psutil.process_iter() if _belongs(p, loop.home.path)]
     assert marked == []
+
+
+def perennial(loop: Loop, *args: str) -> subprocess.CompletedProcess[str]:
+    """The command line, as a person in the project calls it."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PERENNIAL_")}
+    command = [sys.executable, "-m", "perennial_cli", *args]
+    return subprocess.run(
+        command, cwd=loop.project, env=clean, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def _lives(process: psutil.Process) -> bool:

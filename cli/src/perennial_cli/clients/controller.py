@@ -26,6 +26,9 @@ class Decision:
     duplicates: int
     received_at: str
     alert: str | None
+    actor: str | None
+    summary: str
+    """What came in, in words."""
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Decision:
@@ -41,6 +44,8 @@ class Decision:
             duplicates=row.get("duplicates") or 0,
             received_at=row["received_at"],
             alert=row.get("alert"),
+            actor=row.get("actor"),
+            summary=row["summary"],
         )
 
 
@@ -93,6 +98,14 @@ class Controller:
         """End the pause of a pipeline, or the one of all when None; what is paused still."""
         body = {"reason": reason, "actor": actor}
         return self._pauses(ask(self._client, "POST", _of(pipeline, "resume"), part="controller", json=body))
+
+    def note_rollback(self, pipeline: str, reason: str, actor: str, to: str, leaving: list[str]) -> None:
+        """Put on record that `actor` takes the traffic back to version `to`."""
+        body = {"reason": reason, "actor": actor, "to": to, "leaving": leaving}
+        path = f"/api/v1/pipelines/{pipeline}/rollbacks"
+        response = ask(self._client, "POST", path, part="controller", json=body)
+        if response.status_code != 200:
+            raise refused(response, part="controller")
 
     def _pauses(self, response: Any) -> list[Pause]:
         if response.status_code != 200:

@@ -19,12 +19,14 @@ from perennial_controller.alertmanager import Notification, event_of
 from perennial_controller.controller import LEDGER_ERRORS, Controller, brief, utc_now
 from perennial_controller.entry import Entry
 from perennial_controller.events import ALL_PIPELINES, NewEvent
+from perennial_controller.ledger import Written
 from perennial_controller.metrics import UNKNOWN
-from perennial_controller.policy import DecisionKind, NoteKind, RunKind
+from perennial_controller.policy import DecisionKind, NoteKind, OrderKind, RunKind
 from perennial_controller.requests import (
     DataRequest,
     PauseRequest,
     ResumeRequest,
+    RollbackNote,
     RunRequest,
     TooLarge,
     idempotency_key,
@@ -71,6 +73,7 @@ def make_app(controller: Controller) -> Starlette:
             route("/api/v1/pipelines/{name}/data", announce_data, "POST"),
             route("/api/v1/pipelines/{name}/pause", pause, "POST"),
             route("/api/v1/pipelines/{name}/resume", resume, "POST"),
+            route("/api/v1/pipelines/{name}/rollbacks", note_rollback, "POST"),
             route("/api/v1/pause", pause, "POST"),
             route("/api/v1/resume", resume, "POST"),
             route("/api/v1/pauses", list_pauses),
@@ -140,22 +143,40 @@ async def resume(controller: Controller, request: Request) -> Response:
     return await _order(controller, request, "resume", await read(request, ResumeRequest), {})
 
 
+async def note_rollback(controller: Controller, request: Request) -> Response:
+    """A person is about to take the traffic back: on record before it is done."""
+    wanted = await read(request, RollbackNote)
+    written = await _note(controller, request, "rollback", wanted, {"to": wanted.to, "leaving": list(wanted.leaving)})
+    return JSONResponse({"id": written.id})
+
+
 async def _order(
     controller: Controller,
     request: Request,
-    kind: NoteKind,
+    kind: OrderKind,
     wanted: PauseRequest | ResumeRequest,
     payload: dict[str, Any],
 ) -> Response:
     """Write the order down, which puts it in force, and answer what is paused now."""
+    await _note(controller, request, kind, wanted, payload)
+    return await list_pauses(controller, request)
+
+
+async def _note(
+    controller: Controller,
+    request: Request,
+    kind: NoteKind,
+    wanted: PauseRequest | ResumeRequest | RollbackNote,
+    payload: dict[str, Any],
+) -> Written:
     name: str = request.path_params.get("name", ALL_PIPELINES)
     if name not in {ALL_PIPELINES, *controller.specs.names()}:  # one that is broken can be paused, too
         raise _not_found(controller, name)
     key = f"{kind}:{name}:{idempotency_key(request)}"
     event = NewEvent(kind, name, key, wanted.reason, payload, actor=wanted.actor)
-    await _write(controller, [event])
+    (written,) = await _write(controller, [event])
     controller.open_events.set()
-    return await list_pauses(controller, request)
+    return written
 
 
 async def list_pauses(controller: Controller, request: Request) -> Response:
@@ -235,7 +256,7 @@ async def metrics(controller: Controller, request: Request) -> Response:
     return Response(generate_latest(controller.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _write(controller: Controller, events: list[NewEvent]) -> list[Any]:
+async def _write(controller: Controller, events: list[NewEvent]) -> list[Written]:
     if not controller.migrated:
         raise TimeoutError("the ledger has not answered yet")
     async with asyncio.timeout(_DB_SECONDS):

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from perennial_controller.entry import Entry
 from perennial_controller.events import ALL_PIPELINES, MAX_SUMMARY, NewEvent, run_id_of, successor_key, target_dag
-from perennial_controller.policy import HELD, NOTES, Decision, DecisionKind, History, Pause, Run
+from perennial_controller.policy import HELD, ORDERS, Decision, DecisionKind, History, Pause, Run
 from perennial_controller.tables import UNANSWERED, decisions
 from perennial_spec.errors import PlatformError
 
@@ -387,7 +387,7 @@ def _run(entry: Entry) -> Run:
 
 async def _orders(connection: AsyncConnection, *which: Any) -> list[Entry]:
     """The newest pause or resumption of each."""
-    orders = select(decisions).where(_t.kind.in_(NOTES), *which).distinct(_t.pipeline)
+    orders = select(decisions).where(_t.kind.in_(ORDERS), *which).distinct(_t.pipeline)
     return await _rows(connection, orders.order_by(_t.pipeline, _t.id.desc()))
 
 

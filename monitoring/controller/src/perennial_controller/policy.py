@@ -6,7 +6,7 @@ alert     starts a training run when its trigger is in `retraining.on`, nobody h
           this run could not have had.
 person    starts a training run unless one is active.
 data      starts a run of the data DAG unless one is already waiting to start.
-note      something that a person did or ordered (a pause, its end): it starts nothing, and stays on record.
+note      something that a person does or orders (a pause, its end, a rollback): it starts nothing, and stays on record.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from perennial_spec.units import format_duration
 
 RunKind = Literal["alert", "data", "person", "schedule"]
 """What may start a run."""
-NoteKind = Literal["pause", "resume"]
+OrderKind = Literal["pause", "resume"]
 """What a person orders of the controller itself."""
+NoteKind = OrderKind | Literal["rollback"]
+"""What is only kept: those orders, and that a person takes the traffic back."""
 EventKind = RunKind | NoteKind
-NOTES: tuple[NoteKind, ...] = get_args(NoteKind)
+ORDERS: tuple[OrderKind, ...] = get_args(OrderKind)
+NOTES: tuple[NoteKind, ...] = (*ORDERS, "rollback")
 ACTION_RETRAIN = "retrain"
 TRIGGER_OF: dict[str, str] = {
     names.ALERT_FEATURE_DRIFT: "drift",
@@ -198,7 +201,7 @@ def decide(  # noqa: PLR0917 (one case of the policy, in the order in which a pe
         expiry: an alert of which no copy came for so long has ended.
     """
     if event.kind in NOTES:
-        return Decision(DecisionKind.NOTED, "in force from now on")
+        return Decision(DecisionKind.NOTED, "in force from now on" if event.kind in ORDERS else "a person does it")
     if event.kind == "alert" and event.action != ACTION_RETRAIN:
         return Decision(
             DecisionKind.IGNORED, f"action is {event.action or 'not set'!r}; only {ACTION_RETRAIN!r} starts a run"

@@ -41,6 +41,18 @@ class DataRequest(BaseModel):
     actor: Name | None = None
 
 
+class RollbackNote(BaseModel):
+    """A person takes the traffic back, past the controller: it is told, so that the ledger knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    reason: Line
+    actor: Name
+    to: Name
+    """The version that is to serve."""
+    leaving: tuple[Name, ...] = Field(default=(), max_length=20)
+    """The versions that are rolled back."""
+
+
 def _of_bounded_length(duration: timedelta) -> timedelta:
     if not timedelta(0) < duration <= MAX_PAUSE:
         raise ValueError(f"expected more than 0 and at most {format_duration(MAX_PAUSE)}, as in 2h")
