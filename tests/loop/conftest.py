@@ -14,6 +14,7 @@ from perennial_cli.embedded.home import Home
 from perennial_cli.embedded.up import Options, start
 from perennial_spec.platform import Platform
 
+APPROVED = "strategy: replace\n  approval: required"
 ROOT = Path(__file__).parents[2]
 
 
@@ -28,12 +29,14 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     home = Home(project / ".perennial")
     running = Loop(project, home, Platform())
     running.add_pipeline("trips")
+    running.add_pipeline("signed", SPEC.format(name="signed").replace("steps: [50%, 100%]", APPROVED))
     running.add_pipeline("broken", SPEC.format(name="broken").replace("timestamp:", "timestmp:"))
     start(Options(project, home.path, port_base=0))
     try:
         running.platform = connection.load(home.path)
         running.deliver("trips", "2024-01", trips(WINTER, "2024-01-01", 31, seed=1))
         running.deliver("trips", "2024-02", trips(WINTER, "2024-02-01", 29, seed=2))
+        running.deliver("signed", "2024-01", trips(WINTER, "2024-01-01", 31, seed=1))
         yield running
     finally:
         supervisor.stop(home)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from small_platform import SUMMER, Loop, trips
 from perennial_cli.clients.controller import Decision
 from perennial_cli.embedded import supervisor
 from perennial_spec import names
+from perennial_steps.registry import Registry
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
 T = TypeVar("T")
@@ -173,6 +175,36 @@ def test_a_pause_is_told_and_ended(loop: Loop) -> None:
     assert unknown.returncode == 1
     assert "there is no pipeline named 'tirps'" in unknown.stderr
     assert "Traceback" not in unknown.stderr
+
+
+def test_a_person_rejects_one_model_and_approves_the_next(loop: Loop) -> None:
+    assert perennial(loop, "approve", "signed").returncode == 3  # nothing waits
+    first = loop.controller.request_run("signed", "the first model", "tester")
+    asked = eventually("the question", lambda: loop.airflow.questions("signed"), seconds=120)
+    assert [question.run_id for question in asked] == [first.run_id]
+    shown = perennial(loop, "approve", "signed", "--dry-run")
+    assert "**Version 1** against champion **none**" in shown.stdout
+    assert "| roc_auc |" in shown.stdout
+    wrong = perennial(loop, "reject", "signed", "--reason", "no", "--run", "another")
+    assert wrong.returncode == 1
+    assert "run another does not wait for an answer" in wrong.stderr
+    assert first.run_id in wrong.stderr
+    assert perennial(loop, "reject", "signed", "--reason", "not before the holidays").returncode == 0
+    ended = loop.followed(first)
+    assert (ended.run.state, {task.id: task.state for task in ended.tasks}["signoff"]) == ("failed", "failed")
+    assert signed_off(loop, "1")["reason"] == "not before the holidays"
+    assert not loop.server.is_ready("signed")
+    second = loop.controller.request_run("signed", "again", "tester")
+    eventually("the question", lambda: loop.airflow.questions("signed"), seconds=120)
+    assert perennial(loop, "approve", "signed", "--reason", "now it may").returncode == 0
+    assert loop.followed(second).succeeded
+    assert signed_off(loop, "2") == signed_off(loop, "2") | {"answer": "approved", "reason": "now it may"}
+    eventually("version 2 to answer", lambda: loop.server.is_ready("signed"))
+
+
+def signed_off(loop: Loop, version: str) -> dict[str, str]:
+    with Registry(loop.platform.need("mlflow_url")) as registry:
+        return dict(json.loads(registry.get("signed", version).tags[names.TAG_SIGN_OFF]))
 
 
 def test_a_second_copy_of_an_alert_starts_nothing(loop: Loop) -> None:

@@ -89,9 +89,9 @@ def test_an_approval_stands_before_the_first_deployment_and_shows_the_evidence(w
     dag = training_dag(write_pipeline, deployment={"approval": "required"})
     approve = the_task(dag, "approve")
     assert approve.upstream_task_ids == {"evaluate"}
-    assert approve.downstream_task_ids == {"deploy_10"}
+    assert approve.downstream_task_ids == {"signoff"}
+    assert the_task(dag, "signoff").downstream_task_ids == {"deploy_10"}
     assert approve.retries == 0
-    assert cast("Any", approve).fail_on_reject is True
     gates = [
         {"gate": "roc_auc", "value": 0.712345678, "bound": ">= 0.7", "passed": True},
         {"gate": "roc_auc by origin", "value": None, "bound": ">= 0.6", "passed": False, "note": "no slice"},
@@ -104,6 +104,16 @@ def test_an_approval_stands_before_the_first_deployment_and_shows_the_evidence(w
     assert "\n| roc_auc | 0.7123 | >= 0.7 | passed |  |\n" in body
     assert "\n| roc_auc by origin | - | >= 0.6 | FAILED | no slice |\n" in body
     assert "Gain over the champion: 0.01235 (0 to 0.02)." in body
+
+
+def test_who_may_approve_and_for_how_long_is_what_the_specification_says(write_pipeline: Any) -> None:
+    deployment = {"approval": "required", "approvers": ["ann", "bob"], "approval_timeout": "2h"}
+    asked = cast("Any", the_task(training_dag(write_pipeline, deployment=deployment), "approve"))
+    assert [user["id"] for user in asked.assigned_users] == ["ann", "bob"]
+    assert asked.response_timeout == timedelta(hours=2)
+    assert asked.defaults == ["Reject"]
+    deployment["on_approval_timeout"] = "approve"
+    assert cast("Any", the_task(training_dag(write_pipeline, deployment=deployment), "approve")).defaults == ["Approve"]
 
 
 def test_an_approval_without_evidence_or_champion_can_still_be_asked(write_pipeline: Any) -> None:

@@ -10,7 +10,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, chain, get_parsing_context
 from airflow.sdk.exceptions import AirflowException
 
 from perennial_operators.docs import describe, document
-from perennial_operators.tasks import approval, data_group, rollout_group, training_group
+from perennial_operators.tasks import approval_group, data_group, rollout_group, training_group
 from perennial_spec import names
 from perennial_spec.errors import PerennialError, SpecError
 from perennial_spec.load import SPEC_FILE, Broken, Catalogue, Pipeline, discover, load_pipeline
@@ -90,7 +90,7 @@ def pipeline_dag(pipeline: Pipeline, *, dag_id: str | None = None, schedule: str
 
 def _training_dag(pipeline: Pipeline) -> DAG:
     with _dag(pipeline, names.dag_id(pipeline.name), pipeline.spec.retraining.schedule, auto_register=False) as dag:
-        asked = [approval(pipeline)] if pipeline.spec.deployment.approval == "required" else []
+        asked = [approval_group(pipeline)] if pipeline.spec.deployment.approval == "required" else []
         chain(data_group(pipeline), training_group(pipeline), *asked, rollout_group(pipeline))
     return dag
 

@@ -7,19 +7,18 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import BaseOperator, TaskGroup, TriggerRule, chain
+from airflow.sdk import BaseOperator, Param, TaskGroup, TriggerRule, chain
 
 from perennial_operators.contract import StepCall
+from perennial_operators.docs import EVIDENCE
 from perennial_operators.settings import Settings
 from perennial_spec.load import Pipeline
-from perennial_spec.step import StepName
+from perennial_spec.step import APPROVE, REJECT, StepName
 
 RETRY_DELAY = timedelta(seconds=10)
 MAX_RETRY_DELAY = timedelta(minutes=5)
 ROLLBACK_RETRIES = 3
 """At least: of all steps this one must not give up early."""
-APPROVAL_TIMEOUT = timedelta(days=7)
-"""A run waits this long for an answer, and other runs of the pipeline wait behind it."""
 
 
 def step(
@@ -77,20 +76,30 @@ def training_group(pipeline: Pipeline) -> TaskGroup:
     return group
 
 
-def approval(pipeline: Pipeline) -> BaseOperator:
-    """A person reads the evidence and approves; rejected or unanswered, the run fails and nothing is deployed."""
-    from airflow.providers.standard.operators.hitl import ApprovalOperator  # slow to import, and seldom needed
+def approval_group(pipeline: Pipeline) -> TaskGroup:
+    """A person reads the evidence and answers. The answer stays with the version; a rejection ends the run before any traffic moves."""
+    from airflow.providers.standard.operators.hitl import HITLOperator  # slow to import, and seldom needed
+    from airflow.sdk.execution_time.hitl import HITLUser
 
-    from perennial_operators.docs import EVIDENCE
-
-    return ApprovalOperator(
-        task_id="approve",
-        subject=f"Deploy the new model of {pipeline.name}?",
-        body=EVIDENCE,
-        fail_on_reject=True,
-        response_timeout=APPROVAL_TIMEOUT,
-        retries=0,
-    )
+    deployment = pipeline.spec.deployment
+    with TaskGroup("approval", prefix_group_id=False, tooltip="A person signs off") as group:
+        # Not Airflow's ApprovalOperator: after a rejection the run would be a success, or fail without a word of why.
+        asked = HITLOperator(
+            task_id="approve",
+            subject=f"Deploy the new model of {pipeline.name}?",
+            body=EVIDENCE,
+            options=[APPROVE, REJECT],
+            defaults=APPROVE if deployment.on_approval_timeout == "approve" else REJECT,
+            params={  # no name that a run's conf has: Airflow would take its value
+                "why": Param("", type="string", title="Why", description="Kept with the model version."),
+                "on_behalf_of": Param("", type="string", title="On behalf of", description="Empty: you."),
+            },
+            assigned_users=[HITLUser(id=user, name=user) for user in deployment.approvers] or None,
+            response_timeout=deployment.approval_timeout,
+            retries=0,
+        )
+        _ = asked >> step(pipeline, "signoff", inputs={"approve": "approve"})
+    return group
 
 
 def rollout_group(pipeline: Pipeline) -> TaskGroup:
@@ -132,6 +141,7 @@ _DOCS: dict[StepName, str] = {
     "validate": "Checks the newest data against the expectations. `stop` ends the run here, before any model sees the data.",
     "train": "Trains a challenger on the window and registers it; no traffic reaches it.",
     "evaluate": "Judges the challenger on the holdout: every gate must hold. Failed means: the champion stays.",
+    "signoff": "Keeps what a person answered with the version. Rejected, the run ends here, and no traffic has moved.",
     "deploy": "Gives the challenger its share of the traffic.",
     "analyse": "Watches the challenger's errors, latency and predictions at this share, in Prometheus.",
     "promote": "Makes the challenger champion, with all of the traffic.",

@@ -6,13 +6,19 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from perennial_cli.clients.http import TIMEOUT_SECONDS, ask, said
+from perennial_cli.clients.http import TIMEOUT_SECONDS, ask
+from perennial_cli.clients.http import said as said_by
 from perennial_spec.errors import PlatformError
 from perennial_spec.platform import Platform
 
+if TYPE_CHECKING:
+    import httpx
+
 ENDED = frozenset({"success", "failed"})
+WAITING = frozenset({"awaiting_input", "deferred"})
+"""States of a task that waits for a person; the second before Airflow 3.3."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,19 @@ class Run:
     queued: datetime | None
     start: datetime | None
     end: datetime | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A run that waits for a person's answer."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    subject: str
+    body: str
+    """The evidence, Markdown."""
+    asked: datetime
 
 
 class Airflow:
@@ -71,6 +90,30 @@ class Airflow:
         value = found["value"] if found else None
         return json.loads(value) if isinstance(value, str) else value
 
+    def questions(self, dag_id: str) -> list[Question]:
+        """What runs of a DAG wait for, the oldest first."""
+        found = self._get(f"/api/v2/dags/{dag_id}/dagRuns/~/hitlDetails?response_received=false&limit=100")
+        rows = found["hitl_details"] if found else []
+        waiting = [_question(row) for row in rows if row["task_instance"]["state"] in WAITING]
+        return sorted(waiting, key=lambda question: question.asked)
+
+    def answer(self, question: Question, option: str, said: dict[str, str]) -> None:
+        """Answer it; `said` goes with the answer.
+
+        Raises:
+            PlatformError: somebody else has answered meanwhile, this account may not, or Airflow is away.
+        """
+        path = (
+            f"/api/v2/dags/{question.dag_id}/dagRuns/{question.run_id}/taskInstances/{question.task_id}/-1/hitlDetails"
+        )
+        response = self._ask("PATCH", path, json={"chosen_options": [option], "params_input": said})
+        if response.status_code != 200:
+            raise PlatformError(
+                f"the answer was not taken: {said_by(response)}",
+                where=f"Airflow at {self._client.base_url}, run {question.run_id}",
+                next="somebody else may have answered: look at the run in Airflow",
+            )
+
     def has_dag(self, dag_id: str) -> bool:
         return self._get(f"/api/v2/dags/{dag_id}") is not None
 
@@ -79,16 +122,20 @@ class Airflow:
         found = self._get("/api/v2/importErrors")
         return [(row["filename"], row["stack_trace"]) for row in found["import_errors"]] if found else []
 
-    def _get(self, path: str) -> Any:
-        response = ask(self._client, "GET", path, part="airflow-api-server")
+    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        response = ask(self._client, method, path, part="airflow-api-server", **options)
         if response.status_code == 401:
             self._sign_in()
-            response = ask(self._client, "GET", path, part="airflow-api-server")
+            response = ask(self._client, method, path, part="airflow-api-server", **options)
+        return response
+
+    def _get(self, path: str) -> Any:
+        response = self._ask("GET", path)
         if response.status_code == 404:
             return None
         if response.status_code != 200:
             raise PlatformError(
-                f"GET {path} was answered with {said(response)}", where=f"Airflow at {self._client.base_url}"
+                f"GET {path} was answered with {said_by(response)}", where=f"Airflow at {self._client.base_url}"
             )
         return response.json()
 
@@ -117,6 +164,12 @@ def _run(row: dict[str, Any]) -> Run:
         _time(row["start_date"]),
         _time(row["end_date"]),
     )
+
+
+def _question(row: dict[str, Any]) -> Question:
+    task = row["task_instance"]
+    asked = datetime.fromisoformat(row["created_at"])
+    return Question(task["dag_id"], task["dag_run_id"], task["task_id"], row["subject"], row["body"] or "", asked)
 
 
 def _task(row: dict[str, Any]) -> Task:

@@ -10,7 +10,7 @@ import typer
 
 def command(
     step: Annotated[
-        str, typer.Argument(help="ingest, validate, train, evaluate, deploy, analyse, promote or rollback.")
+        str, typer.Argument(help="ingest, validate, train, evaluate, signoff, deploy, analyse, promote or rollback.")
     ],
     name: Annotated[str, typer.Argument(help="Name of the pipeline.")],
     run_key: Annotated[

@@ -52,6 +52,14 @@ class Deployment(Model):
     """What to do with a step that is still inconclusive after `max_bake`."""
     abort_on: tuple[AbortOn, ...] = (AbortOn(error_rate=0.01),)
     approval: Literal["none", "required"] = "none"
+    """`required`: a person sees the evidence and signs off before the challenger takes any traffic."""
+    approvers: tuple[Annotated[str, StringConstraints(min_length=1, max_length=100)], ...] = Field(
+        default=(), max_length=50
+    )
+    """Airflow users who may answer; everybody who may act on the pipeline's runs when empty."""
+    approval_timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(days=7)
+    """A run waits this long for an answer, and other runs of the pipeline wait behind it."""
+    on_approval_timeout: Literal["reject", "approve"] = "reject"
 
     @property
     def rollout(self) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from perennial_spec.model import METRICS_OF, Evaluation, MetricGate, ModelSpec, 
 PipelineName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=40)]
 """A DNS label short enough to leave room for suffixes in Kubernetes object names."""
 
-Resourced = Literal["ingest", "validate", "train", "evaluate", "deploy", "analyse", "promote", "rollback"]
+Resourced = Literal["ingest", "validate", "train", "evaluate", "signoff", "deploy", "analyse", "promote", "rollback"]
 
 
 def _some(name: str | None) -> tuple[str, ...]:

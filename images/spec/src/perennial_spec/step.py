@@ -10,6 +10,7 @@ Outputs by step (values are JSON; the next steps find them in `StepRequest.input
     validate  data_version, docs_uri, checks, warnings [str, ...]
     train     run_id, model_version, train_rows, holdout {from, to, rows}
     evaluate  model_version, champion_version, gates [{gate, value, bound, passed}, ...], gain, gain_low, gain_high
+    signoff   model_version, answer (approved, rejected), by, at, reason
     deploy    model_version, share, revision
     analyse   model_version, share, requests, error_rate, latency_p99, prediction_psi
     promote   model_version, previous_version, revision
@@ -21,7 +22,7 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError
 
@@ -30,11 +31,13 @@ from perennial_spec.base import Model
 from perennial_spec.errors import ContractError
 
 PROTOCOL = 1
+APPROVE, REJECT = "Approve", "Reject"
+"""What a person answers when a run asks for approval; in the inputs of `signoff` under `approve`, as Airflow hands it on."""
 MAX_RESULT_BYTES = 4096
 """What Kubernetes keeps of a termination message."""
 
-StepName = Literal["ingest", "validate", "train", "evaluate", "deploy", "analyse", "promote", "rollback"]
-STEPS: tuple[StepName, ...] = ("ingest", "validate", "train", "evaluate", "deploy", "analyse", "promote", "rollback")
+StepName = Literal["ingest", "validate", "train", "evaluate", "signoff", "deploy", "analyse", "promote", "rollback"]
+STEPS: tuple[StepName, ...] = get_args(StepName)
 
 
 class Verdict(StrEnum):

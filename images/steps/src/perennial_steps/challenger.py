@@ -14,6 +14,7 @@ from perennial_steps.registry import ModelVersion, Registry
 
 VERDICT_PASSED = "passed"
 VERDICT_PROMOTED = "promoted"
+VERDICT_REJECTED = "rejected"
 VERDICT_ROLLED_BACK = "rolled_back"
 
 

@@ -21,6 +21,7 @@ from perennial_spec.errors import FeatureError, ModelError, RequestError
 from perennial_spec.model import ChampionGate
 from perennial_spec.pipeline import PipelineSpec
 from perennial_spec.step import Verdict
+from perennial_steps.challenger import VERDICT_PASSED, VERDICT_REJECTED
 from perennial_steps.context import Outcome, StepContext
 from perennial_steps.evaluation.bootstrap import Gain, paired_bootstrap
 from perennial_steps.evaluation.gates import Challenger, judge
@@ -176,9 +177,9 @@ def _record(
             tracking.log(run_of_version, metrics=evaluation.metrics())
     finally:
         rest.close()
-    verdict = "passed" if evaluation.passed else "rejected"
+    verdict = VERDICT_PASSED if evaluation.passed else VERDICT_REJECTED
     registry.tag(version.name, version.version, names.TAG_GATES, json.dumps(evaluation.gates(MAX_TAG)))
-    if version.tags.get(names.TAG_VERDICT, "registered") in {"registered", "passed", "rejected"}:
+    if version.tags.get(names.TAG_VERDICT, "registered") in {"registered", VERDICT_PASSED, VERDICT_REJECTED}:
         registry.tag(version.name, version.version, names.TAG_VERDICT, verdict)
         if evaluation.passed:
             registry.set_alias(version.name, names.ALIAS_CHALLENGER, version.version)
