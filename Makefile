@@ -62,10 +62,11 @@ screenshots: install ## Make the README's pictures from a running demo (needs Ch
 	python docs/screenshots.py
 
 .PHONY: render
-render: install ## Write what is made from code: pages, and the messages of gRPC
+render: install ## Write what is made from code: pages, dashboards, and the messages of gRPC
 	python docs/render.py
 	python docs/render_settings.py
 	python docs/render_wire.py
+	PYTHONPATH=monitoring/dashboards/src python -m perennial_dashboards.render
 
 .PHONY: clean
 clean: down ## End the platform, and remove the environment and caches; its state stays

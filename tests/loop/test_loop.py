@@ -18,10 +18,12 @@ import httpx
 import psutil
 import pyarrow as pa
 import pytest
+from dashboard_queries import answered, every_query, values
 from small_platform import SUMMER, Loop, trips
 
 from perennial_cli.clients.controller import Decision
 from perennial_cli.embedded import supervisor
+from perennial_dashboards.render import BOARDS
 from perennial_spec import names
 from perennial_steps.registry import Registry
 
@@ -216,6 +218,26 @@ def test_a_second_copy_of_an_alert_starts_nothing(loop: Loop) -> None:
     assert [d.id for d in twice] == [d.id for d in once]
     assert twice[0].duplicates == once[0].duplicates + 1
     assert [d.id for d in twice if d.decision == "accepted"] == accepted  # no new data: there is nothing to train on
+
+
+def test_every_panel_of_the_dashboards_has_data(loop: Loop) -> None:
+    asked = trips(SUMMER, "2024-05-01", 10, seed=5)
+    known = [{"entity": row["trip_id"], "label": int(row["late"])} for row in asked.to_pylist()]
+    url, variables = loop.platform.need("prometheus_url"), {"pipeline": "trips", "feature": "distance"}
+    with httpx.Client(base_url=loop.platform.need("server_url"), timeout=10) as client:
+        client.post("/pipelines/trips/feedback", json={"labels": known}).raise_for_status()
+
+        def silent() -> list[str]:
+            client.post("/pipelines/trips/invocations", json={"dataframe_records": rows_of(asked)}).raise_for_status()
+            every = [each for each in every_query() if not each.query.quiet]
+            return [str(each) for each in every if not answered(url, each, variables)]
+
+        began = time.monotonic()
+        while (missing := silent()) and time.monotonic() - began < 90:
+            time.sleep(1)
+    assert missing == []
+    for variable in (variable for board in BOARDS for variable in board.variables):
+        assert variables[variable.name] in values(url, variable.values, variables)
 
 
 def test_state_survives_a_kill_of_everything(loop: Loop) -> None:

@@ -52,6 +52,7 @@ deployment:
   abort_on: [{{error_rate: 1%}}]
 monitoring:
   drift: {{psi: 0.5, window: 5m, min_rows: 300}}
+  quality: {{metric: roc_auc, min: 0.5, min_labels: 50}}
 retraining: {{on: [drift], cooldown: 10s, budget: {{runs: 20, per: 1d}}}}
 resources:
   {{ingest: {{timeout: 2m, retries: 0}}, validate: {{timeout: 2m, retries: 0}}, train: {{timeout: 2m, retries: 0}}}}

@@ -54,6 +54,8 @@ def test_prometheus_scrapes_each_of_our_parts_and_tells_alertmanager() -> None:
         "perennial-server": ["127.0.0.1:8800"],
         "perennial-controller": ["127.0.0.1:8801"],
         "perennial-quality": ["127.0.0.1:8802"],
+        "perennial-prometheus": ["127.0.0.1:9090"],
+        "perennial-alertmanager": ["127.0.0.1:9093"],
     }
     assert settings["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] == ["127.0.0.1:9093"]
 

@@ -19,6 +19,9 @@ JOBS = ("server", "controller", "quality")
 """Parts that are scraped; the job is `perennial-` and the part's name."""
 INTERVAL = "1s"
 """Between scrapes, and between evaluations: a loop on one machine is judged in seconds."""
+WATCHERS = ("prometheus", "alertmanager")
+"""Scraped like the parts, but seldom: nothing is judged by what they tell of themselves, the dashboards show it."""
+SELDOM = "15s"
 
 
 def program(name: str) -> str:
@@ -51,12 +54,16 @@ def configuration(project: Path, ports: Ports) -> dict[str, object]:
         "rule_files": [str(file) for file in rule_files(project)],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"{HOST}:{ports.alertmanager}"]}]}]},
         "scrape_configs": [
-            {
-                "job_name": f"perennial-{part}",
-                "static_configs": [{"targets": [f"{HOST}:{getattr(ports, part)}"]}],
-            }
-            for part in JOBS
+            *(_job(part, ports) for part in JOBS),
+            *(_job(part, ports) | {"scrape_interval": SELDOM} for part in WATCHERS),
         ],
+    }
+
+
+def _job(part: str, ports: Ports) -> dict[str, object]:
+    return {
+        "job_name": f"perennial-{part}",
+        "static_configs": [{"targets": [f"{HOST}:{getattr(ports, part)}"]}],
     }
 
 
