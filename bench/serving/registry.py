@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 from bench.serving.data import PIPELINE
+from bench.serving.front import Front
 from bench.serving.process import LOAD_CORE, Process, free_port
 
 from perennial_spec import names
@@ -16,13 +17,18 @@ from perennial_spec.route import Route
 
 
 class Registry:
-    """MLflow in a process, on the core of the load: it is another machine's work in reality."""
+    """MLflow in a process, on the core of the load, with a `Front` before it: it is another machine's work in reality.
+
+    `url` is what servers follow.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self._http = httpx.Client(base_url=f"{self.url}/api/2.0/", timeout=30)
+        self._mlflow = f"http://127.0.0.1:{port}"
+        self._http = httpx.Client(base_url=f"{self._mlflow}/api/2.0/", timeout=30)
+        self._front = Front(self._mlflow)
+        self.url = self._front.url
         self._revision = 0
         command = [
             sys.executable,
@@ -47,7 +53,7 @@ class Registry:
         try:
             self._process.until(self._answers, "the registry")
         except BaseException:
-            self._process.stop()
+            self.stop()
             raise
         self._post("registered-models/create", name=PIPELINE)
 
@@ -69,15 +75,17 @@ class Registry:
         self._revision += 1
         route = Route(revision=self._revision, weights=weights)
         self._post("registered-models/set-tag", name=PIPELINE, key=names.TAG_ROUTE, value=route.model_dump_json())
+        self._front.forget()
         return self._revision
 
     def stop(self) -> None:
+        self._front.stop()
         self._http.close()
         self._process.stop()
 
     def _answers(self) -> bool:
         with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+            return httpx.get(f"{self._mlflow}/health", timeout=5).status_code == 200
         return False
 
     def _post(self, path: str, **body: Any) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from bench.serving.process import SERVER_CORE, Failed, Process, free_port
 from bench.serving.registry import Registry
 from bench.serving.servers import MAIN, PEERS, Place, Server
 
+_INSTALL_TIME = "1 GB, 2 to 10 minutes by your line"
+
 
 @dataclass(frozen=True)
 class Started:
@@ -124,7 +126,10 @@ def _need_programs() -> None:
 def _environments(servers: Sequence[Server]) -> dict[str, str]:
     """Install the peers' locked environments; why servers must be left out."""
     left_out: dict[str, str] = {}
-    for venv in {server.venv for server in servers if server.venv}:
+    wanted = {server.venv for server in servers if server.venv}
+    if missing := sorted(str(venv.parent) for venv in wanted if not venv.exists()):
+        print(f"installing the peers below {' and '.join(missing)}: {_INSTALL_TIME}, once", file=sys.stderr, flush=True)
+    for venv in wanted:
         command = ["uv", "sync", "-q", "--locked", "--project", str(venv.parent), "--python", sys.executable]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:

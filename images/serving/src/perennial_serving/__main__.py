@@ -19,6 +19,9 @@ def main() -> int:
             from perennial_serving.workers import supervise
 
             return supervise(settings)
+        from perennial_serving.lean import import_libraries
+
+        import_libraries()
         from perennial_serving.http_server import run
         from perennial_serving.server import assemble, server_of
         from perennial_spec.platform import Platform

@@ -18,8 +18,14 @@ from perennial_serving.log_frames import LENGTH, Ack, Hello, ack_of, frames
 _RECEIVE_BYTES = 2**12
 _PIECES = 512
 """Given to the system in one call; it takes at most 1,024."""
-_FRUGAL = {"MALLOC_ARENA_MAX": "1", "TOKIO_WORKER_THREADS": "1"}
-"""For the writer: threads that write small files need little, and each holds memory."""
+_FRUGAL = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+    "TOKIO_WORKER_THREADS": "1",
+}
+"""For the writer: threads that write small files need little, and each holds memory. What an append needed goes back to the system behind
+it; left alone, glibc raises its thresholds with the first large piece, and keeps it."""
 
 
 class Link:

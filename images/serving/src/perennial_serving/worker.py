@@ -6,18 +6,21 @@ import json
 import socket
 import sys
 
-from perennial_serving.http_server import run
-from perennial_serving.listening import log_to_stderr
-from perennial_serving.place import Place
-from perennial_serving.post import Post
-from perennial_serving.server import assemble, server_of
-from perennial_serving.settings import Settings
+from perennial_serving.lean import import_libraries
 from perennial_spec.errors import PerennialError
-from perennial_spec.platform import Platform
 
 
 def main() -> int:
     """Serve until the supervisor, or the end of it, says otherwise. 0 when it ended in order, 1 when it could not start."""
+    import_libraries()
+    from perennial_serving.http_server import run
+    from perennial_serving.listening import log_to_stderr
+    from perennial_serving.place import Place
+    from perennial_serving.post import Post
+    from perennial_serving.server import assemble, server_of
+    from perennial_serving.settings import Settings
+    from perennial_spec.platform import Platform
+
     post = Post(**json.loads(sys.argv[1]))
     log_to_stderr(f"worker {post.slot}")
     try:
