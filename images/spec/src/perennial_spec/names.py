@@ -80,6 +80,8 @@ DRIFT_THRESHOLD = "perennial_drift_psi_threshold"  # pipeline
 DRIFT_MIN_ROWS = "perennial_drift_min_rows"  # pipeline
 DRIFT_WINDOW = "perennial_drift_window"  # pipeline, window (1)
 DRIFT_IGNORED = "perennial_drift_ignored"  # pipeline, feature (1)
+ATTRIBUTION_SHIFT_LIMIT = "perennial_attribution_shift_limit"  # pipeline
+ATTRIBUTION_MIN_ROWS = "perennial_attribution_min_rows"  # pipeline
 QUALITY_MIN = "perennial_quality_min"  # pipeline, metric
 QUALITY_MAX = "perennial_quality_max"  # pipeline, metric
 QUALITY_MIN_LABELS = "perennial_quality_min_labels"  # pipeline
@@ -101,6 +103,7 @@ QUALITY_LABELLED_SHARE = "perennial_quality_labelled_share"  # pipeline, version
 # -- alerts: each has a runbook of its name --
 ALERT_FEATURE_DRIFT = "PerennialFeatureDrift"
 ALERT_PREDICTION_DRIFT = "PerennialPredictionDrift"
+ALERT_ATTRIBUTION_SHIFT = "PerennialAttributionShift"
 ALERT_QUALITY = "PerennialQualityLow"
 ALERT_SERVER_DOWN = "PerennialModelServerDown"
 ALERT_NO_DATA = "PerennialNoPredictions"
