@@ -29,6 +29,7 @@ ORDER = (
     "perennial-attribution-1d",
     "perennial-retraining",
     "perennial-drift-alerts",
+    "perennial-inputs",
     "perennial-quality",
     "perennial-concept",
     "perennial-serving",

@@ -1,4 +1,4 @@
-"""Attribution shift: when it fires, and when it does not."""
+"""Attribution shift, and which kind of drift low quality comes with."""
 
 from __future__ import annotations
 
@@ -195,3 +195,84 @@ def test_a_series_that_is_missing_for_a_scrape_does_not_end_the_alert(demo) -> N
     assert demo.firing(60) == [SHIFT]
     demo.unscraped("s:1", 60, 61)
     assert demo.firing(61) == [SHIFT]
+
+
+# -- the cause of low quality --
+
+
+@pytest.fixture
+def low(world):
+    """A champion whose roc_auc is too low on enough labels."""
+    world.server().pipeline().champion()
+    world.set(names.QUALITY_MIN, 0.68, pipeline="demo", metric="roc_auc", job="controller")
+    world.set(names.QUALITY_MIN_LABELS, 500, pipeline="demo", job="controller")
+    by = {"pipeline": "demo", "version": "1", "job": "quality", "instance": "q:1"}
+    return world.set(names.QUALITY, 0.61, **by, metric="roc_auc").set(names.QUALITY_LABELS, 800, **by)
+
+
+QUALITY = {"pipeline": "demo", "version": "1", "metric": "roc_auc", "severity": "warning", "action": "retrain"}
+LOW = "demo: live roc_auc 0.610 is beyond its limit 0.680"
+FIGURES = "Version 1 of demo has roc_auc 0.610 on 800 labels; action: retrain."
+
+
+@pytest.mark.parametrize(
+    ("rows", "drifts", "summary", "description"),
+    [
+        (
+            100,
+            False,
+            f"{LOW}; concept drift: no input has moved",
+            f"{FIGURES} No input that is judged has drifted within the last day: the relation between inputs and labels has changed.",
+        ),
+        (
+            100,
+            True,
+            f"{LOW}; data drift: inputs have moved",
+            f"{FIGURES} Inputs have drifted within the last day, worst by PSI: temp 1.24; retraining on newer data may be enough.",
+        ),
+        (10, False, LOW, f"{FIGURES} Too few rows within the last day to say whether inputs have drifted."),
+    ],
+    ids=["concept", "data", "unknown"],
+)
+def test_low_quality_says_what_it_comes_with(low, moved, deciles, rows, drifts, summary, description) -> None:
+    low.traffic(moved if drifts else deciles, rows=rows)
+    annotations = {"summary": summary, "description": description, "runbook_url": f"{BASE}/PerennialQualityLow.md"}
+    low.check_alert("PerennialQualityLow", 60, QUALITY, annotations)
+
+
+@pytest.mark.parametrize(("drifts", "cause"), [(False, "concept_drift"), (True, "data_drift")])
+def test_the_cause_is_recorded_while_quality_is_low(low, moved, deciles, drifts: bool, cause: str) -> None:
+    low.traffic(moved if drifts else deciles)
+    assert low.value("perennial:quality_low_cause", 60) == [({"pipeline": "demo", "version": "1", "cause": cause}, 1)]
+
+
+def test_without_low_quality_there_is_no_cause(demo) -> None:
+    assert demo.value("perennial:quality_low_cause") == []
+
+
+def test_a_cause_that_changes_leaves_the_alert_the_same(low, moved, deciles) -> None:
+    low.traffic(deciles)
+    for key in [key for key in low.series if "observations" in key]:
+        name = key.split('bin="')[1].split('"')[0]
+        values = low.series[key]
+        for step in range(40, 81):
+            values[step] = values[39] + (step - 39) * 100 * moved[name]
+    fires = 'ALERTS{alertname="PerennialQualityLow", alertstate="firing"}'
+    asked = {str(step): (fires, step) for step in range(20, 81, 10)}
+    found = low.values(
+        {**asked, "before": ("perennial:quality_low_cause", 39), "after": ("perennial:quality_low_cause", 70)}
+    )
+    assert [labels["cause"] for labels, _ in found["before"] + found["after"]] == ["concept_drift", "data_drift"]
+    assert {str(labels) for step in asked for labels, _ in found[step]} == {str(found["20"][0][0])}
+
+
+def test_a_drift_that_is_over_is_still_the_cause_of_what_labels_say_late(low, moved, deciles) -> None:
+    low.traffic(moved)
+    for key in [key for key in low.series if "observations" in key]:
+        name = key.split('bin="')[1].split('"')[0]
+        values = low.series[key]
+        for step in range(40, 81):
+            values[step] = values[39] + (step - 39) * 100 * deciles[name]
+    found = low.values({"over": ("perennial:feature_psi:over", 75), "cause": ("perennial:quality_low_cause", 75)})
+    assert found["over"] == []
+    assert [labels["cause"] for labels, _ in found["cause"]] == ["data_drift"]
