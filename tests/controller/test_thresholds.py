@@ -24,6 +24,8 @@ async def test_every_threshold_of_a_pipeline_is_a_gauge(world: Any) -> None:
         'perennial_drift_min_rows{pipeline="flights"}': 300,
         'perennial_drift_window{pipeline="flights",window="5m"}': 1,
         'perennial_drift_ignored{feature="month",pipeline="flights"}': 1,
+        'perennial_attribution_shift_limit{pipeline="flights"}': 0.12,
+        'perennial_attribution_min_rows{pipeline="flights"}': 200,
         'perennial_quality_min{metric="roc_auc",pipeline="flights"}': 0.68,
         'perennial_quality_min_labels{pipeline="flights"}': 200,
         'perennial_retrain_on{pipeline="flights",trigger="drift"}': 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perennial_features.attribution import Attribution
 from perennial_features.encode import Encoded, encode_all
 from perennial_features.reference import MAX_NAME, Reference, bin_name, describe
 from perennial_features.schema import Feature, FeatureSchema
@@ -169,3 +171,14 @@ def test_the_reference_survives_json(world) -> None:  # type: ignore[no-untyped-
     assert again == reference
     assert again.series == reference.series
     assert {row["feature"] for row in describe(again)} == {*world.schema.feature_names, "prediction"}
+
+
+def test_the_reference_of_an_older_release_has_no_attribution(world) -> None:  # type: ignore[no-untyped-def]
+    older = world.bundle.reference.model_dump(mode="json", exclude={"attribution"})
+    assert Reference.from_json(json.dumps(older)).attribution is None
+
+
+def test_the_attribution_survives_json(world) -> None:  # type: ignore[no-untyped-def]
+    attribution = Attribution.of(("a", "b"), np.array([[1.0, -3.0], [-2.0, 1e-7]]))
+    reference = world.bundle.reference.model_copy(update={"attribution": attribution})
+    assert Reference.from_json(reference.to_json()) == reference

@@ -23,9 +23,15 @@ ORDER = (
     "perennial-drift-5m",
     "perennial-drift-1h",
     "perennial-drift-1d",
+    "perennial-attribution-reference",
+    "perennial-attribution-5m",
+    "perennial-attribution-1h",
+    "perennial-attribution-1d",
     "perennial-retraining",
     "perennial-drift-alerts",
+    "perennial-inputs",
     "perennial-quality",
+    "perennial-concept",
     "perennial-serving",
     "perennial-platform",
 )
@@ -68,12 +74,14 @@ class World:
         window: str = "5m",
         psi: float = 0.2,
         min_rows: int = 500,
+        shift: float = 0.15,
         on: Sequence[str] = ("drift", "quality"),
     ) -> World:
         """What the controller exports of a spec."""
         by: dict[str, Any] = {"job": "controller", "instance": "c:1", "pipeline": name}
         self.set(names.DRIFT_THRESHOLD, psi, **by).set(names.DRIFT_MIN_ROWS, min_rows, **by)
         self.set(names.DRIFT_WINDOW, 1, window=window, **by)
+        self.set(names.ATTRIBUTION_SHIFT_LIMIT, shift, **by).set(names.ATTRIBUTION_MIN_ROWS, 200, **by)
         for trigger in on:
             self.set(names.RETRAIN_ON, 1, trigger=trigger, **by)
         return self
@@ -135,6 +143,44 @@ class World:
             self.set(names.REFERENCE_SHARE, reference[name], start, end, **by, feature=feature, bin=name)
         self.set(names.REFERENCE_ROWS, reference_rows, start, end, **by)
         return self.set(names.PREDICTIONS, total.sum(axis=1).tolist(), start, end, **by)
+
+    def attributions(
+        self,
+        live: Mapping[str, float],
+        reference: Mapping[str, float],
+        *,
+        version: str = "1",
+        pipeline: str = "demo",
+        instance: str = "s:1",
+        rows: int = 300,
+        every: int = 4,
+        start: int = 0,
+        end: int | None = None,
+        restart: int | None = None,
+        before: float = 0,
+        noise: float = 0.7,
+        since: int | None = None,
+    ) -> World:
+        """`rows` explained rows every few steps, whose attribution has the shares `live` (from step `since` on; `reference` before).
+
+        The counters start at `before` rows, and again at 0 at step `restart`.
+        """
+        by = {"job": "perennial-server", "instance": instance, "pipeline": pipeline, "version": version}
+        made = np.array([rows if step > start and step % every == 0 else 0 for step in range(self.steps)], dtype=float)
+        for feature, share in reference.items():
+            shares = np.full(self.steps, live[feature])
+            shares[: since or 0] = share
+            total = np.cumsum(made * shares) + before * share
+            if restart is not None:
+                total[restart:] = np.cumsum((made * shares)[restart:])
+            self.set(names.ATTRIBUTION_ABS, total.tolist(), start, end, **by, feature=feature)
+            self.set(names.ATTRIBUTION_REFERENCE, share, start, end, **by, feature=feature)
+        count = np.cumsum(made) + before
+        if restart is not None:
+            count[restart:] = np.cumsum(made[restart:])
+        self.set(names.ATTRIBUTION_ROWS, count.tolist(), start, end, **by)
+        self.set(names.ATTRIBUTION_REFERENCE_ROWS, 2000, start, end, **by)
+        return self.set(names.ATTRIBUTION_NOISE, noise, start, end, **by)
 
     def unscraped(self, instance: str, since: int, until: int) -> World:
         """Scrapes of `instance` fail from one step to before another."""

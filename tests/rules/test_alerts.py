@@ -140,7 +140,8 @@ def test_low_quality_fires_with_its_figures(judged) -> None:
         {"pipeline": "demo", "version": "1", "metric": "roc_auc", "severity": "warning", "action": "retrain"},
         {
             "summary": "demo: live roc_auc 0.610 is beyond its limit 0.680",
-            "description": "Version 1 of demo has roc_auc 0.610 on 800 labels; action: retrain.",
+            "description": "Version 1 of demo has roc_auc 0.610 on 800 labels; action: retrain. "
+            "Too few rows within the last day to say whether inputs have drifted.",
             "runbook_url": f"{BASE}/PerennialQualityLow.md",
         },
     )

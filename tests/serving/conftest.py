@@ -22,10 +22,11 @@ import numpy as np
 import pytest
 from flavours import Logging
 
+from perennial_features.attribution import Attribution
 from perennial_features.bundle import Bundle, Smoke, smoke_of
 from perennial_features.code import load_features
 from perennial_features.encode import encode_all
-from perennial_features.engine import load_xgboost
+from perennial_features.engine import contributions, load_xgboost
 from perennial_features.reference import Reference
 from perennial_features.schema import infer
 from perennial_serving.http_server import Server
@@ -158,10 +159,14 @@ def save_bundle(
     booster = xgboost.train({**objective, "max_depth": 3, "nthread": 1, "seed": seed}, data, rounds)
     booster.set_param({"nthread": 1})
     scores = booster.inplace_predict(encoded.matrix)
+    reference = Reference.of(encoded, schema, scores[:, 0] if classes else scores)
+    attributed = (
+        None if classes else Attribution.of(schema.feature_names, contributions(booster, encoded.matrix)[:, :-1])
+    )
     bundle = Bundle(
         kind="xgboost.classifier",
         schema=schema,
-        reference=Reference.of(encoded, schema, scores[:, 0] if classes else scores),
+        reference=reference.model_copy(update={"attribution": attributed}),
         code=code,
         booster=booster,
         spec=spec.model_dump(mode="json"),

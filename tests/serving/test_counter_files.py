@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perennial_features.attribution import Attribution
 from perennial_serving.counter_files import CounterFiles
 from perennial_serving.post import Roll
 from perennial_spec.errors import PlatformError
 
 SERIES = [("distance", str(n)) for n in range(300)]
-REFERENCE: Any = SimpleNamespace(series=SERIES, shares=np.full(300, 1 / 300), rows=1000)
+REFERENCE: Any = SimpleNamespace(series=SERIES, shares=np.full(300, 1 / 300), rows=1000, attribution=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,19 @@ def test_every_worker_sees_the_sum_of_all(tmp_path: Path) -> None:
     assert workers[0].counters.labels["other"] == 0
     workers[0].counters.labels["other"] += 1  # a name that came later
     assert workers[2].tables()["labels"]["other",] == 1
+
+
+def test_attributions_of_all_workers_add_up_exactly(tmp_path: Path) -> None:
+    attribution = Attribution(features=("distance", "hour"), shares=(0.75, 0.25), scale=2.0, noise=0.7, rows=100)
+    reference: Any = SimpleNamespace(series=SERIES, shares=np.full(300, 1 / 300), rows=1000, attribution=attribution)
+    workers = [CounterFiles(tmp_path, slot) for slot in range(3)]
+    for slot, files in enumerate(workers):
+        model = held(files, reference=reference)
+        model.counters.explained(np.array([[-1.5, 0.5], [0.25, -0.25]]), unexplained=slot)
+        model.counters.observe(np.ones(300, dtype=np.int64), 2)
+    ((text, counted),) = workers[0].versions()
+    assert (counted.explained, counted.unexplained, set(counted.bins)) == (6, 3, {3})
+    assert [float(line.rsplit(" ", 1)[1]) for line in text.attributions(counted).splitlines()] == [5.25, 2.25]
 
 
 CHILD = """
@@ -137,7 +151,7 @@ def test_of_two_versions_of_one_name_the_newest_is_exported(tmp_path: Path) -> N
     files = CounterFiles(tmp_path, 0)
     old = held(files)
     old.counters.predicted(5)
-    other: Any = SimpleNamespace(series=SERIES[:3], shares=np.full(3, 1 / 3), rows=9)
+    other: Any = SimpleNamespace(series=SERIES[:3], shares=np.full(3, 1 / 3), rows=9, attribution=None)
     new = held(files, reference=other)
     new.counters.predicted(2)
     ((text, counted),) = files.versions()

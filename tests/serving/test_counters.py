@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from perennial_serving.counter_table import RECORDS, SIZE, Numbers
 from perennial_serving.counting import BUCKETS, OTHER, Counted, ServerCounters, VersionCounters, size_of
 
-REFERENCE: Any = SimpleNamespace(series=[("distance", str(n)) for n in range(7)])
+REFERENCE: Any = SimpleNamespace(series=[("distance", str(n)) for n in range(7)], attribution=None)
 
 
 def test_bins_and_rows_are_counted_in_place() -> None:

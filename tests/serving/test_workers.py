@@ -202,15 +202,16 @@ class Clients:
 def test_all_workers_answer_and_each_tells_of_all(pipeline: Any, bundles: Any, row: Any, start: Start) -> None:
     version = pipeline.register(bundles["one"])
     pipeline.route({version: 1.0})
-    group = start(pipeline)
+    group = start(pipeline, PERENNIAL_SERVING_ATTRIBUTION_ROWS="100000", PERENNIAL_SERVING_ATTRIBUTION_SECONDS="0.5")
     group.until_answering()
     clients = Clients(group.url, row)
     until(lambda: len(group.rows()) == 2 and min(group.rows().values()) > 20, 30)
     clients.done()
     assert clients.failed == []
+    of = f"[('pipeline', '{pipeline.name}'), ('version', '{version}')]"
+    until(lambda: group.metrics()[f"{names.ATTRIBUTION_ROWS}{of}"] == clients.answered, 60)
     scraped = [group.metrics(but=pid) for pid in group.pids]
     for samples in scraped:
-        of = f"[('pipeline', '{pipeline.name}'), ('version', '{version}')]"
         assert samples[f"{names.PREDICTIONS}{of}"] == clients.answered == sum(group.rows().values())
         assert samples[f"{names.REQUEST_SECONDS}_count{of}"] == clients.answered
         assert samples[f"{names.WORKERS}[]"] == 2

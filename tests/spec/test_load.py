@@ -56,6 +56,18 @@ def test_a_good_pipeline_is_read_with_its_defaults(write_pipeline: Write) -> Non
         ),
         (
             "owner:",
+            "monitoring: {concept: {attribution_shift: 1.5}}\nowner:",
+            3,
+            ["monitoring.concept.attribution_shift is 1.5", "less than or equal to 1"],
+        ),
+        (
+            "owner:",
+            "monitoring: {concept: {atribution_shift: 0.1}}\nowner:",
+            3,
+            ["monitoring.concept.atribution_shift is not a word of the specification", "'attribution_shift'"],
+        ),
+        (
+            "owner:",
             "monitoring: {log: {share: 150%}}\nowner:",
             3,
             ["monitoring.log.share is '150%'", "less than or equal to 1"],

@@ -70,6 +70,11 @@ def test_a_version_carries_everything_that_explains_it(lab: Any, trips: pa.Table
     assert bundle.meta["run_key"] == "run-1"
     assert bundle.spec["name"] == lab.name
     assert bundle.reference.rows == len(trips) * 0.9
+    attribution = bundle.reference.attribution
+    assert attribution is not None
+    assert list(attribution.features) == bundle.schema.feature_names
+    assert sum(attribution.shares) == pytest.approx(1)
+    assert outcome.outputs["holdout"]["rows"] < attribution.rows < bundle.reference.rows
     assert bundle.holdout is not None
     assert bundle.holdout.matrix.shape == (outcome.outputs["holdout"]["rows"], 3)
     np.testing.assert_array_equal(bundle.predict_encoded(bundle.holdout.matrix), bundle.holdout.predictions)

@@ -50,3 +50,23 @@ def load_xgboost() -> Any:
 def load_booster(file: str, threads: int) -> Any:
     """A saved booster that predicts with `threads` threads."""
     return load_xgboost().Booster({"nthread": threads}, model_file=file)
+
+
+def contributions(booster: Any, matrix: Any) -> np.ndarray[Any, Any]:
+    """TreeSHAP of an XGBoost booster, in the unit of the margin.
+
+    Args:
+        matrix: float32[rows, features], as the model sees them. Infinite values are an error of XGBoost.
+
+    Returns:
+        float32[rows, features + 1], the bias last; of a model with several outputs float32[rows, outputs, features + 1].
+    """
+    data = load_xgboost().DMatrix(
+        matrix,
+        feature_names=booster.feature_names,
+        feature_types=booster.feature_types,
+        enable_categorical=True,
+        nthread=1,
+    )
+    found: np.ndarray[Any, Any] = booster.predict(data, pred_contribs=True)
+    return found

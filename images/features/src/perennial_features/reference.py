@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from perennial_features.attribution import Attribution
 from perennial_features.code import Array
 from perennial_features.encode import Encoded
 from perennial_features.schema import Feature, FeatureSchema
@@ -57,6 +58,8 @@ class Reference(Model):
     features: tuple[FeatureBins, ...]
     """In the order of the matrix; predictions last, as feature `names.PREDICTION_FEATURE`."""
     rows: int
+    attribution: Attribution | None = None
+    """What moved the model's answers; None where TreeSHAP cannot tell, and in the bundles of older releases."""
 
     @classmethod
     def of(cls, encoded: Encoded | Array, schema: FeatureSchema, predictions: Array) -> Reference:

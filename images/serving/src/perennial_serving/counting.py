@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 
 import numpy as np
 
+from perennial_features.code import Array
 from perennial_features.reference import Counts, Reference
 from perennial_serving.counter_table import Numbers, Table
 
@@ -28,11 +29,14 @@ _PLACES = {
     (protocol, code): _REQUESTS + place
     for place, (protocol, code) in enumerate((protocol, code) for protocol in PROTOCOLS for code in CODES)
 }
-_BINS = _REQUESTS + len(_PLACES)
+_EXPLAINED, _UNEXPLAINED = _REQUESTS + len(_PLACES), _REQUESTS + len(_PLACES) + 1
+_BINS = _REQUESTS + len(_PLACES) + 2
+ATTRIBUTION_UNITS = 2**20
+"""Attributions are counted in this part of the reference's mean row: integers add up exactly, in any order and over any workers."""
 
 
 class VersionCounters:
-    """The counters of one version, in one array: rows, nanoseconds, latency, requests, bins.
+    """The counters of one version, in one array: rows, nanoseconds, latency, requests, rows explained, bins, attributions.
 
     Every bin, and each protocol's 200 and 500, begin at 0: Prometheus' `increase()` sees a counter's rise only from its first sample.
 
@@ -44,15 +48,18 @@ class VersionCounters:
     def __init__(self, reference: Reference, cells: Counts | None = None) -> None:
         self.cells: Counts = np.zeros(size_of(reference), dtype=np.int64) if cells is None else cells
         assert len(self.cells) == size_of(reference)
-        self.bins: Counts = self.cells[_BINS:]
+        end = _BINS + len(reference.series)
+        self.bins: Counts = self.cells[_BINS:end]
         """int64[bins] in the order of `Reference.series`; also added to in place."""
+        self._attributions: Counts = self.cells[end:]
+        self._attribution = reference.attribution
         self._items = self.cells.data  # three times as fast as the array, one by one
         self._latency = self._items[_LATENCY:_REQUESTS]
 
     @property
     def counted(self) -> Counted:
         """What was counted until now."""
-        return Counted(self.cells)
+        return Counted(self.cells, len(self._attributions))
 
     @property
     def rows(self) -> int:
@@ -67,6 +74,22 @@ class VersionCounters:
     def predicted(self, rows: int) -> None:
         """Count predicted rows, whose bins are added to `bins` in place."""
         self._items[_ROWS] += rows
+
+    def explained(self, contributions: Array, unexplained: int = 0) -> None:
+        """Count sampled rows that were explained, and those that could not be.
+
+        Args:
+            contributions: float[rows, features], in the unit of the margin.
+        """
+        assert self._attribution is not None  # there is a sample
+        totals = np.abs(contributions).sum(axis=0, dtype=np.float64)
+        self._attributions += np.rint(totals * (ATTRIBUTION_UNITS / self._attribution.scale)).astype(np.int64)
+        self._items[_EXPLAINED] += len(contributions)
+        self._items[_UNEXPLAINED] += unexplained
+
+    def unexplained(self, rows: int) -> None:
+        """Count sampled rows that were given up."""
+        self._items[_UNEXPLAINED] += rows
 
     def request(self, protocol: str, code: int, seconds: float) -> None:
         """Count a request that this version took part in."""
@@ -95,14 +118,19 @@ class VersionCounters:
 
 def size_of(reference: Reference) -> int:
     """Cells that a version's counters take."""
-    return _BINS + len(reference.series)
+    return _BINS + len(reference.series) + (len(reference.attribution.features) if reference.attribution else 0)
 
 
 class Counted:
-    """What `cells` of a `VersionCounters` say; they may be a sum over several."""
+    """What `cells` of a `VersionCounters` say; they may be a sum over several.
 
-    def __init__(self, cells: Counts) -> None:
+    Args:
+        attributed: features whose attributions are counted.
+    """
+
+    def __init__(self, cells: Counts, attributed: int = 0) -> None:
         values: list[int] = cells.tolist()
+        bins = len(values) - attributed
         self.rows = values[_ROWS]
         self.seconds = values[_NANOSECONDS] / 1e9
         self.latency = values[_LATENCY:_REQUESTS]
@@ -110,7 +138,10 @@ class Counted:
         begin = dict.fromkeys(_BEGIN_AT_0, 0)
         self.requests = begin | {key: values[place] for key, place in _PLACES.items() if values[place]}
         """By protocol and status."""
-        self.bins = values[_BINS:]
+        self.explained, self.unexplained = values[_EXPLAINED], values[_UNEXPLAINED]
+        self.bins = values[_BINS:bins]
+        self.attributions = values[bins:]
+        """By feature, in `ATTRIBUTION_UNITS` of the reference's mean row; empty where attributions are not counted."""
 
 
 class ServerCounters:

@@ -19,7 +19,8 @@ from perennial_serving.child import Child, ChildEnded, ChildFailed, ChildOverran
 from perennial_serving.refusals import NotReady, Overloaded, TooLarge
 from perennial_spec.errors import ModelError, RequestError
 
-_MODULE = "perennial_serving.explain_worker"
+WORKER = "perennial_serving.explain_worker"
+"""The module of the process."""
 _MOST_WAITING = 32
 
 
@@ -134,7 +135,7 @@ class Explainer:
         if self._child is not None and not self._child.alive:
             await self._drop()
         if self._child is None:
-            self._child = await Child.start(Launch(_MODULE))
+            self._child = await Child.start(Launch(WORKER))
         try:
             head, found = await self._child.call(
                 {"folder": str(folder)},

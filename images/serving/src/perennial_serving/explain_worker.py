@@ -11,7 +11,7 @@ import numpy as np
 
 from perennial_features.bundle import MODEL
 from perennial_features.code import Array
-from perennial_features.engine import load_booster, load_xgboost
+from perennial_features.engine import contributions, load_booster
 from perennial_serving.child_loop import Answer, serve
 from perennial_serving.frames import Head
 from perennial_spec.errors import RequestError
@@ -30,15 +30,7 @@ class ExplainWorker:
 
     def __call__(self, head: Head, columns: dict[str, Array]) -> Answer:
         booster, space = self._booster(head["folder"])
-        xgboost = load_xgboost()
-        data = xgboost.DMatrix(
-            columns["matrix"],
-            feature_names=booster.feature_names,
-            feature_types=booster.feature_types,
-            enable_categorical=True,
-            nthread=1,
-        )
-        found = booster.predict(data, pred_contribs=True).astype(np.float64)
+        found = contributions(booster, columns["matrix"]).astype(np.float64)
         if found.ndim != 2:
             raise RequestError(
                 f"the model has {found.shape[1]} values per row, and only models with one can be explained",

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Any
 
+from perennial_features.attribution import Attribution
 from perennial_features.reference import Reference
-from perennial_serving.counting import BUCKETS, OTHER, Counted
+from perennial_serving.counting import ATTRIBUTION_UNITS, BUCKETS, OTHER, Counted
 from perennial_spec import names
 
 _BOUNDS = (*(repr(bound) for bound in BUCKETS), "+Inf")
@@ -31,10 +33,13 @@ class VersionFacts:
     """Share of each in the training data."""
     rows: int
     """Rows of the training data."""
+    attribution: Mapping[str, Any] | None = None
+    """`Attribution` as JSON, of a model that has one."""
 
     @classmethod
     def of(cls, pipeline: str, version: str, reference: Reference) -> VersionFacts:
-        return cls(pipeline, version, reference.series, reference.shares.tolist(), reference.rows)
+        attribution = None if reference.attribution is None else reference.attribution.model_dump(mode="json")
+        return cls(pipeline, version, reference.series, reference.shares.tolist(), reference.rows, attribution)
 
 
 class VersionText:
@@ -43,6 +48,7 @@ class VersionText:
     def __init__(self, facts: VersionFacts) -> None:
         self.pipeline, self.version = facts.pipeline, facts.version
         self._facts = facts
+        self._attribution = None if facts.attribution is None else Attribution.model_validate(facts.attribution)
         self._labels = labels({"pipeline": facts.pipeline, "version": facts.version})
 
     def _of(self, name: str, extra: str = "") -> str:
@@ -72,6 +78,52 @@ class VersionText:
     def reference_rows(self) -> str:
         """Constant."""
         return f"{self._of(names.REFERENCE_ROWS)}{self._facts.rows}\n"
+
+    @property
+    def attributed(self) -> int:
+        """Features whose attributions are counted."""
+        return len(self._attribution.features) if self._attribution else 0
+
+    @cached_property
+    def _attributed(self) -> list[str]:
+        return (
+            ["," + labels({"feature": feature}) for feature in self._attribution.features] if self._attribution else []
+        )
+
+    @cached_property
+    def _attributions(self) -> str:
+        return _template((self._of(names.ATTRIBUTION_ABS, each) for each in self._attributed), "r")
+
+    @cached_property
+    def attribution_shares(self) -> str:
+        """Constant."""
+        shares = self._attribution.shares if self._attribution else ()
+        pairs = zip(self._attributed, shares, strict=True)
+        return "".join(f"{self._of(names.ATTRIBUTION_REFERENCE, each)}{share!r}\n" for each, share in pairs)
+
+    @cached_property
+    def attribution_reference_rows(self) -> str:
+        """Constant."""
+        found = self._attribution
+        return f"{self._of(names.ATTRIBUTION_REFERENCE_ROWS)}{found.rows}\n" if found else ""
+
+    @cached_property
+    def attribution_noise(self) -> str:
+        """Constant."""
+        found = self._attribution
+        return f"{self._of(names.ATTRIBUTION_NOISE)}{found.noise!r}\n" if found else ""
+
+    def attributions(self, counted: Counted) -> str:
+        if not self._attribution:
+            return ""
+        unit = self._attribution.scale / ATTRIBUTION_UNITS
+        return self._attributions % tuple(count * unit for count in counted.attributions)
+
+    def explained(self, counted: Counted) -> str:
+        return f"{self._of(names.ATTRIBUTION_ROWS)}{counted.explained}\n" if self._attribution else ""
+
+    def unexplained(self, counted: Counted) -> str:
+        return f"{self._of(names.ATTRIBUTION_DROPPED)}{counted.unexplained}\n" if self._attribution else ""
 
     def observations(self, counted: Counted) -> str:
         return self._observations % tuple(counted.bins)

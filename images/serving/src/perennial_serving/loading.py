@@ -27,6 +27,7 @@ from perennial_serving.model import LoadedModel
 from perennial_serving.processes import Processes
 from perennial_serving.pyfunc import is_mlflow_model, load_pyfunc
 from perennial_serving.registered import identity
+from perennial_serving.sample import Sample
 from perennial_serving.scorer import Scorer
 from perennial_serving.settings import Settings
 from perennial_spec.errors import ModelError
@@ -104,7 +105,7 @@ def _load_bundle(fetched: Fetched, settings: Settings) -> LoadedModel:
         entity_redacted=data["entity"] in data.get("redact", {}),
         logged=logged,
         log_share=share_of(bundle.spec),
-        scorer=Scorer(bundle),
+        scorer=Scorer(bundle, _sample(bundle, settings)),
         # The short way writes one number per row.
         intake=Intake(bundle.schema, data["entity"], logged, _INTAKE_ROWS) if outputs == 1 else None,
         outputs=outputs,
@@ -113,6 +114,13 @@ def _load_bundle(fetched: Fetched, settings: Settings) -> LoadedModel:
     )
     _warm(model, bundle)
     return model
+
+
+def _sample(bundle: Bundle, settings: Settings) -> Sample | None:
+    """Of rows to be explained, where there is something to compare with."""
+    if not settings.attribution_rows or bundle.reference.attribution is None:
+        return None
+    return Sample(settings.attribution_rows, len(bundle.schema.features))
 
 
 def _outputs(bundle: Bundle) -> int:

@@ -83,6 +83,7 @@ class Exposition:
         versions, tables = self._tally.versions(), self._tally.tables()
         parts = [
             *_bins(versions),
+            *_attributions(versions),
             *_versions(versions, tables["refused"]),
             *self._routes(),
             *self._rows(tables),
@@ -170,6 +171,46 @@ def _bins(versions: list[tuple[VersionText, Counted]]) -> Iterator[str]:
     )
     yield family(
         names.REFERENCE_ROWS, "gauge", "Rows of the training data.", [text.reference_rows for text, _ in versions]
+    )
+
+
+def _attributions(versions: list[tuple[VersionText, Counted]]) -> Iterator[str]:
+    """Of models that TreeSHAP explains; of the others there is no series."""
+    yield family(
+        names.ATTRIBUTION_ABS,
+        "counter",
+        "Sum of |contribution| over the rows explained, in the unit of the margin.",
+        [text.attributions(counted) for text, counted in versions],
+    )
+    yield family(
+        names.ATTRIBUTION_ROWS,
+        "counter",
+        "Rows of a random sample that were explained.",
+        [text.explained(counted) for text, counted in versions],
+    )
+    yield family(
+        names.ATTRIBUTION_DROPPED,
+        "counter",
+        "Rows of the sample that could not be explained.",
+        [text.unexplained(counted) for text, counted in versions],
+    )
+    yield family(
+        names.ATTRIBUTION_REFERENCE,
+        "gauge",
+        "Each feature's part of the sum of |contribution| on rows that the model was not fitted to.",
+        [text.attribution_shares for text, _ in versions],
+    )
+    yield family(
+        names.ATTRIBUTION_REFERENCE_ROWS,
+        "gauge",
+        "Rows that this was measured on.",
+        [text.attribution_reference_rows for text, _ in versions],
+    )
+    yield family(
+        names.ATTRIBUTION_NOISE,
+        "gauge",
+        "Shift between n and m rows of one kind, divided by sqrt(1/n + 1/m), that chance seldom exceeds.",
+        [text.attribution_noise for text, _ in versions],
     )
 
 

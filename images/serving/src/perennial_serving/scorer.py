@@ -11,6 +11,7 @@ from perennial_features.bundle import Bundle, Scores
 from perennial_features.code import Array
 from perennial_features.reference import Counts, Reference
 from perennial_native._rows import UNSEEN_BITS, Assembler, Bins
+from perennial_serving.sample import Sample
 
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
@@ -18,8 +19,10 @@ Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 class Scorer:
     """Answers rows as `bundle.score` would, in a fraction of the time; safe to call from several threads."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, sample: Sample | None = None) -> None:
         self._bundle = bundle
+        self.sample = sample
+        """Of what was counted; None where nobody looks at it."""
         self._features = bundle.code.call
         self._width = len(bundle.schema.features)
         self._assembler = Assembler(
@@ -51,7 +54,12 @@ class Scorer:
         return self._bundle.predict_encoded(matrix)
 
     def count(self, matrix: Matrix, scores: Scores, counters: Counts) -> None:
-        """Add these rows to int64[bins], in the order of `Reference.series`. Of several outputs the first is binned, as it is logged."""
+        """Add these rows to int64[bins], in the order of `Reference.series`. Of several outputs the first is binned, as it is logged.
+
+        Offers them to the sample as well; on the event loop only.
+        """
+        if self.sample is not None:
+            self.sample.offer(matrix)
         if scores.ndim > 1:
             scores = np.ascontiguousarray(scores[:, 0])
         self._bins.count(matrix, scores, counters)

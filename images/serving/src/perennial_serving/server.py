@@ -17,6 +17,7 @@ import uvicorn
 
 from perennial_serving import tables
 from perennial_serving.app import App, starlette
+from perennial_serving.attributions import Attributions
 from perennial_serving.auth import Keys, tls_context
 from perennial_serving.cache import Cache
 from perennial_serving.connection import Connection
@@ -58,6 +59,7 @@ class Parts:
     prediction_log: PredictionLog | None
     app: App
     turns: Turns
+    attributions: Attributions
     place: Place | None = None
     """Among several workers; None: this process answers alone."""
     grpc: GrpcServer | None = None
@@ -93,6 +95,7 @@ class Parts:
                 shared=self.place is not None,
             )
             await self.grpc.start()
+        self.attributions.start()
         gc.collect()
         gc.freeze()  # what is here stays; the collector need not look at it again
 
@@ -107,6 +110,7 @@ class Parts:
         """After the last answer. The log comes before the registry: a registry that hangs must not cost rows."""
         if self.grpc is not None:
             await self.grpc.stop(self.settings.shutdown_seconds)
+        await self.attributions.stop()
         await asyncio.to_thread(self.engine.close)
         await self.app.explanations.explainer.close()
         if self.prediction_log is not None:
@@ -171,6 +175,7 @@ def assemble(platform: Platform, settings: Settings, place: Place | None = None)
         prediction_log,
         app,
         Turns(fleet, engine, settings, app.keys),
+        Attributions(fleet, settings.attribution_seconds),
         place,
     )
 

@@ -32,6 +32,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "predict_threads": (1, 256),
     "explain_timeout_seconds": (0.1, 3600),
     "max_explain_rows": (1, 1_000_000),
+    "attribution_rows": (0, 100_000),
+    "attribution_seconds": (0.1, 3600),
     "pyfunc_workers": (1, 256),
     "pyfunc_queue": (1, 1_000_000),
     "pyfunc_batch_rows": (1, 10_000_000),
@@ -115,6 +117,11 @@ class Settings:
     """An explanation that takes longer is given up with 504."""
     explain_idle_seconds: float = 300.0
     """The process that explains ends when nobody has asked it for this long."""
+
+    attribution_rows: int = 300
+    """Rows of each version, drawn at random, that are explained every `attribution_seconds` to see what moves the answers; 0: none."""
+    attribution_seconds: float = 60.0
+    """Time between two such rounds; each starts a process that runs when no answer wants the processor, and ends it."""
 
     pyfunc_workers: int = 1
     """Processes for each version of a model that is no bundle: one of another MLflow flavour."""

@@ -79,6 +79,16 @@ class Drift(Model):
     """Features that are still measured and drawn, and never alert: they move with the season and the model is not hurt by it."""
 
 
+class Concept(Model):
+    """When what moves the model's answers has shifted, over the window of `drift`; features in `drift.ignore` are left out."""
+
+    attribution_shift: float = Field(default=0.12, gt=0, le=1)
+    """Part of the answers' attribution (mean |TreeSHAP contribution|) that has gone from some features to others since training at which it
+    counts as shifted: the total variation of the features' shares, from 0 to 1."""
+    min_rows: int = Field(default=200, ge=50)
+    """Fewer explained rows in the window are never judged. A model server explains a random sample of at most 300 rows a minute."""
+
+
 class Quality(Model):
     """When live quality, measured on labels as they arrive, is too low."""
 
@@ -108,6 +118,7 @@ class Monitoring(Model):
     """What raises an alert while the model serves."""
 
     drift: Drift = Drift()
+    concept: Concept = Concept()
     quality: Quality | None = None
     log: Log = Log()
 

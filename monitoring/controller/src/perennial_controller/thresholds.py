@@ -25,6 +25,14 @@ _GAUGES = (
     _Gauge(names.DRIFT_MIN_ROWS, "Rows in the window below which drift is not judged (monitoring.drift.min_rows)"),
     _Gauge(names.DRIFT_WINDOW, "1 for the window that drift is measured over (monitoring.drift.window)", ("window",)),
     _Gauge(names.DRIFT_IGNORED, "1 for a feature whose drift raises no alert (monitoring.drift.ignore)", ("feature",)),
+    _Gauge(
+        names.ATTRIBUTION_SHIFT_LIMIT,
+        "Part of the attribution whose move to other features counts as a shift (monitoring.concept.attribution_shift)",
+    ),
+    _Gauge(
+        names.ATTRIBUTION_MIN_ROWS,
+        "Explained rows in the window below which that is not judged (monitoring.concept.min_rows)",
+    ),
     _Gauge(names.QUALITY_MIN, "Least live quality (monitoring.quality.min)", ("metric",)),
     _Gauge(names.QUALITY_MAX, "Largest live error (monitoring.quality.max)", ("metric",)),
     _Gauge(names.QUALITY_MIN_LABELS, "Labels below which quality is not judged (monitoring.quality.min_labels)"),
@@ -59,12 +67,14 @@ class Thresholds:
 
 
 def _values(spec: PipelineSpec) -> Iterator[tuple[str, tuple[str, ...], float]]:
-    drift, quality = spec.monitoring.drift, spec.monitoring.quality
+    drift, concept, quality = spec.monitoring.drift, spec.monitoring.concept, spec.monitoring.quality
     yield names.DRIFT_THRESHOLD, (), drift.psi
     yield names.DRIFT_MIN_ROWS, (), drift.min_rows
     yield names.DRIFT_WINDOW, (drift.window,), 1
     for feature in dict.fromkeys(drift.ignore):
         yield names.DRIFT_IGNORED, (feature,), 1
+    yield names.ATTRIBUTION_SHIFT_LIMIT, (), concept.attribution_shift
+    yield names.ATTRIBUTION_MIN_ROWS, (), concept.min_rows
     if quality is not None:
         if quality.min is not None:
             yield names.QUALITY_MIN, (quality.metric,), quality.min

@@ -14,6 +14,7 @@ from perennial_features.reference import Reference
 from perennial_spec.errors import FeatureError, ModelError
 from perennial_spec.pipeline import PipelineSpec
 from perennial_steps.evaluation.metrics import measure
+from perennial_steps.training.attribution import attribution
 from perennial_steps.training.fit import Fitted
 from perennial_steps.training.prepare import Prepared
 
@@ -57,11 +58,13 @@ def measured(
         ).items()
     }
     # Predictions on rows that the model was fitted to are surer than those it will make: the reference is of the others.
-    unfitted = scores[parts.validation.rows.start :]
+    unfitted = slice(parts.validation.rows.start, None)
+    reference = Reference.of(prepared.encoded, prepared.schema, scores[unfitted])
+    attributed = attribution(fitted.booster, prepared.schema, prepared.encoded.matrix[unfitted])
     bundle = Bundle(
         kind=spec.model.kind,
         schema=prepared.schema,
-        reference=Reference.of(prepared.encoded, prepared.schema, unfitted),
+        reference=reference.model_copy(update={"attribution": attributed}),
         code=code,
         booster=fitted.booster,
         spec=spec.model_dump(mode="json"),
