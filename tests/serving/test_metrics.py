@@ -26,7 +26,7 @@ HOSTILE = 'a "quoted" \\ 100%s\nname'
 def fleet(features: int = 24, bins: int = 12, name: str = "distance") -> Fleet:
     """One pipeline with three versions, whose counters have counted."""
     series = [(f"{name}-{f}", f"({b},{b + 1}]") for f in range(features) for b in range(bins)]
-    reference: Any = SimpleNamespace(series=series, shares=np.full(len(series), 1 / bins), rows=1000)
+    reference: Any = SimpleNamespace(series=series, shares=np.full(len(series), 1 / bins), rows=1000, ranged=())
     models: Any = {}
     for version in ("1", "2", "3"):
         counters = VersionCounters(reference)

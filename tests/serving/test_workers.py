@@ -97,7 +97,7 @@ class Group:
     def rows(self) -> dict[str, int]:
         """Rows predicted by slot, from the workers' own files."""
         cells = self.private.glob("versions/*/*.cells")
-        return {file.stem: Counted(np.fromfile(file, np.int64)).rows for file in cells}
+        return {file.stem: Counted(np.fromfile(file, np.int64), 0).rows for file in cells}
 
     def metrics(self, but: int = 0) -> dict[str, float]:
         """As scraped, from another worker than process `but`."""

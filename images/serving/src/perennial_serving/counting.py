@@ -32,7 +32,7 @@ _BINS = _REQUESTS + len(_PLACES)
 
 
 class VersionCounters:
-    """The counters of one version, in one array: rows, nanoseconds, latency, requests, bins.
+    """The counters of one version, in one array: rows, nanoseconds, latency, requests, bins, values out of range.
 
     Every bin, and each protocol's 200 and 500, begin at 0: Prometheus' `increase()` sees a counter's rise only from its first sample.
 
@@ -44,15 +44,17 @@ class VersionCounters:
     def __init__(self, reference: Reference, cells: Counts | None = None) -> None:
         self.cells: Counts = np.zeros(size_of(reference), dtype=np.int64) if cells is None else cells
         assert len(self.cells) == size_of(reference)
-        self.bins: Counts = self.cells[_BINS:]
-        """int64[bins] in the order of `Reference.series`; also added to in place."""
+        self.values: Counts = self.cells[_BINS:]
+        """int64[bins, ranged]: `Reference.series`, then `Reference.ranged`; also added to in place."""
+        self.bins: Counts = self.values[: len(reference.series)]
+        """int64[bins] in the order of `Reference.series`."""
         self._items = self.cells.data  # three times as fast as the array, one by one
         self._latency = self._items[_LATENCY:_REQUESTS]
 
     @property
     def counted(self) -> Counted:
         """What was counted until now."""
-        return Counted(self.cells)
+        return Counted(self.cells, len(self.bins))
 
     @property
     def rows(self) -> int:
@@ -65,7 +67,7 @@ class VersionCounters:
         self._items[_ROWS] += rows
 
     def predicted(self, rows: int) -> None:
-        """Count predicted rows, whose bins are added to `bins` in place."""
+        """Count predicted rows, whose bins are added to `values` in place."""
         self._items[_ROWS] += rows
 
     def request(self, protocol: str, code: int, seconds: float) -> None:
@@ -95,13 +97,13 @@ class VersionCounters:
 
 def size_of(reference: Reference) -> int:
     """Cells that a version's counters take."""
-    return _BINS + len(reference.series)
+    return _BINS + len(reference.series) + len(reference.ranged)
 
 
 class Counted:
-    """What `cells` of a `VersionCounters` say; they may be a sum over several."""
+    """What `cells` of a `VersionCounters` with so many bins say; they may be a sum over several."""
 
-    def __init__(self, cells: Counts) -> None:
+    def __init__(self, cells: Counts, bins: int) -> None:
         values: list[int] = cells.tolist()
         self.rows = values[_ROWS]
         self.seconds = values[_NANOSECONDS] / 1e9
@@ -110,7 +112,9 @@ class Counted:
         begin = dict.fromkeys(_BEGIN_AT_0, 0)
         self.requests = begin | {key: values[place] for key, place in _PLACES.items() if values[place]}
         """By protocol and status."""
-        self.bins = values[_BINS:]
+        self.bins = values[_BINS : _BINS + bins]
+        self.out_of_range = values[_BINS + bins :]
+        """By feature of `Reference.ranged`."""
 
 
 class ServerCounters:

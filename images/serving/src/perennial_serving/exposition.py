@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from perennial_features.reference import Reference
+from perennial_features.reference import Counts, Reference
 from perennial_serving.counting import BUCKETS, OTHER, Counted
 from perennial_spec import names
 
@@ -31,10 +31,12 @@ class VersionFacts:
     """Share of each in the training data."""
     rows: int
     """Rows of the training data."""
+    ranged: Sequence[str] = ()
+    """Features whose values may be out of range, in the order of their counters."""
 
     @classmethod
     def of(cls, pipeline: str, version: str, reference: Reference) -> VersionFacts:
-        return cls(pipeline, version, reference.series, reference.shares.tolist(), reference.rows)
+        return cls(pipeline, version, reference.series, reference.shares.tolist(), reference.rows, reference.ranged)
 
 
 class VersionText:
@@ -44,6 +46,10 @@ class VersionText:
         self.pipeline, self.version = facts.pipeline, facts.version
         self._facts = facts
         self._labels = labels({"pipeline": facts.pipeline, "version": facts.version})
+
+    def counted(self, cells: Counts) -> Counted:
+        """What `cells` of this version say."""
+        return Counted(cells, len(self._facts.series))
 
     def _of(self, name: str, extra: str = "") -> str:
         return f"{name}{{{self._labels}{extra}}} "
@@ -55,6 +61,11 @@ class VersionText:
     @cached_property
     def _observations(self) -> str:
         return _template(self._of(names.OBSERVATIONS, each) for each in self._bins)
+
+    @cached_property
+    def _out_of_range(self) -> str:
+        features = ("," + labels({"feature": feature}) for feature in self._facts.ranged)
+        return _template(self._of(names.OUT_OF_RANGE, each) for each in features)
 
     @cached_property
     def _seconds(self) -> str:
@@ -75,6 +86,9 @@ class VersionText:
 
     def observations(self, counted: Counted) -> str:
         return self._observations % tuple(counted.bins)
+
+    def out_of_range(self, counted: Counted) -> str:
+        return self._out_of_range % tuple(counted.out_of_range)
 
     def predictions(self, counted: Counted) -> str:
         return f"{self._of(names.PREDICTIONS)}{counted.rows}\n"

@@ -163,6 +163,12 @@ def _bins(versions: list[tuple[VersionText, Counted]]) -> Iterator[str]:
         [text.observations(counted) for text, counted in versions],
     )
     yield family(
+        names.OUT_OF_RANGE,
+        "counter",
+        "Values of numeric features below the least or above the greatest of the training data.",
+        [text.out_of_range(counted) for text, counted in versions],
+    )
+    yield family(
         names.REFERENCE_SHARE,
         "gauge",
         "Share of each bin in the training data, half a count added to each.",

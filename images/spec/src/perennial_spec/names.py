@@ -49,6 +49,7 @@ BIN_OTHER = "other"
 OBSERVATIONS = "perennial_feature_observations_total"  # pipeline, version, feature, bin
 REFERENCE_SHARE = "perennial_feature_reference_share"  # pipeline, version, feature, bin
 REFERENCE_ROWS = "perennial_feature_reference_rows"  # pipeline, version
+OUT_OF_RANGE = "perennial_feature_out_of_range_total"  # pipeline, version, feature (numeric ones)
 REQUESTS = "perennial_requests_total"  # pipeline, version, protocol, code
 REQUEST_SECONDS = "perennial_request_duration_seconds"  # histogram: pipeline, version
 PREDICTIONS = "perennial_predictions_total"  # pipeline, version (rows)
