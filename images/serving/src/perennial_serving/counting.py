@@ -20,6 +20,8 @@ OTHER = 0
 CODES = (200, 400, 401, 404, 405, 408, 413, 415, 422, 429, 431, 500, 503, 504, OTHER)
 UNCHANGED, CHANGED, FAILED = POLLS = ("unchanged", "changed", "failed")
 """What came of a look at the registry."""
+REQUESTS, ROWS = "requests", "rows"
+"""What may be in flight."""
 _BEGIN_AT_0 = [(protocol, code) for protocol in PROTOCOLS[:3] for code in (200, 500)]
 
 _ROWS, _NANOSECONDS, _LATENCY = 0, 1, 2
@@ -132,6 +134,8 @@ class ServerCounters:
         """Their sum, by pipeline and version."""
         self.shed = numbers.table("shed")
         """Requests that were refused because too many were in progress, by pipeline."""
+        self.in_flight = numbers.table("in_flight")
+        """`REQUESTS` and `ROWS` that are in progress at this moment, set again and again."""
         self.shadow_dropped = numbers.table("shadow_dropped")
         """Rows that a shadow version did not get to see, by pipeline and version."""
         self.polls = numbers.table("registry_polls")

@@ -32,6 +32,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "predict_threads": (1, 256),
     "explain_timeout_seconds": (0.1, 3600),
     "max_explain_rows": (1, 1_000_000),
+    "health_query_seconds": (0, 86_400),
     "pyfunc_workers": (1, 256),
     "pyfunc_queue": (1, 1_000_000),
     "pyfunc_batch_rows": (1, 10_000_000),
@@ -115,6 +116,9 @@ class Settings:
     """An explanation that takes longer is given up with 504."""
     explain_idle_seconds: float = 300.0
     """The process that explains ends when nobody has asked it for this long."""
+
+    health_query_seconds: float = 30.0
+    """Time between two health queries to each version of a route: rows of its training, whose answers are known. 0: none."""
 
     pyfunc_workers: int = 1
     """Processes for each version of a model that is no bundle: one of another MLflow flavour."""
