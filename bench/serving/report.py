@@ -72,7 +72,7 @@ def section(results: Results, command: str, skipped: Sequence[str], rounds: int)
     lines = [
         "## serving",
         "",
-        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({_processor()}); server on core 0, `wrk` on core 1; "
+        f"`{command}` on {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({processor()}); server on core 0, `wrk` on core 1; "
         f"{rounds} round{'s' if rounds > 1 else ''} over all servers in turn, each started fresh; medians. 300 trees of depth 6, "
         "23 features, JSON, different rows in every request.",
         "",
@@ -217,7 +217,7 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}" if value >= 0.1 else f"{value:.1%}"
 
 
-def _processor() -> str:
+def processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

@@ -38,6 +38,25 @@ def test_bins_are_deciles_closed_on_the_right() -> None:
     assert at_edge[:2].tolist() == [1, 1]
 
 
+def test_the_range_of_the_training_data_is_known_of_numbers_and_not_of_predictions() -> None:
+    reference = numeric([3.0, np.nan, -1.5, 0.1])
+    assert [(each.low, each.high) for each in reference.features] == [(-1.5, 3.0), (None, None)]
+    assert reference.ranged == ("x",)
+    assert numeric([np.nan, np.nan]).ranged == ()
+    encoded, schema = categories("a", "b", known=("a", "b"))
+    assert Reference.of(encoded, schema, np.zeros(2)).ranged == ()
+
+
+def test_a_reference_of_an_older_release_loads_and_no_value_is_out_of_its_range() -> None:
+    reference = numeric([1.0, 2.0])
+    older = json.loads(reference.to_json())
+    for each in older["features"]:
+        del each["low"], each["high"]
+    loaded = Reference.from_json(json.dumps(older))
+    assert loaded.ranged == ()
+    assert loaded.series == reference.series
+
+
 def test_duplicate_edges_merge_and_no_bin_is_empty_by_construction() -> None:
     counts = counts_of(numeric([0.0] * 70 + [1.0] * 30), "x")
     assert counts == {"(-inf,0]": 70, "(0,inf)": 30, "missing": 0}

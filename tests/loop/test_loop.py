@@ -190,7 +190,7 @@ def test_a_person_rejects_one_model_and_approves_the_next(loop: Loop) -> None:
     wrong = perennial(loop, "reject", "signed", "--reason", "no", "--run", "another")
     assert wrong.returncode == 1
     assert "run another does not wait for an answer" in wrong.stderr
-    assert first.run_id in wrong.stderr
+    assert str(first.run_id) in wrong.stderr
     assert perennial(loop, "reject", "signed", "--reason", "not before the holidays").returncode == 0
     ended = loop.followed(first)
     assert (ended.run.state, {task.id: task.state for task in ended.tasks}["signoff"]) == ("failed", "failed")

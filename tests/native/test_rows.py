@@ -324,9 +324,13 @@ def test_matrix_and_bins_are_those_of_training(rows: list[tuple[float, str | Non
     assert assembler().assemble(features, len(rows), matrix)
     assert np.array_equal(matrix, expected.matrix, equal_nan=True)
     scores = np.linspace(0, 1, len(rows))
-    counts = np.zeros(len(reference.series), dtype=np.int64)
+    counts = np.zeros(len(reference.series) + len(reference.ranged), dtype=np.int64)
     bins_of(reference).count(matrix, scores, counts)
-    assert counts.tolist() == reference.count(expected, scores).tolist()
+    assert counts[: len(reference.series)].tolist() == reference.count(expected, scores).tolist()
+    assert reference.ranged == ("x", "k")
+    x, k = matrix[:, 0], matrix[:, 2]
+    outside = [((x < np.float32(0.1)) | (x > np.float32(2.0))).sum(), (k != 1).sum()]
+    assert counts[len(reference.series) :].tolist() == outside
 
 
 def test_an_unseen_category_is_told_from_a_missing_one() -> None:
@@ -374,7 +378,7 @@ def test_memory_that_is_too_small_is_refused() -> None:
     features = {"x": np.zeros(2), "c": np.array(["a", None], dtype=object), "k": np.zeros(2)}
     with pytest.raises(ValueError, match="at least 6 items"):
         assembler().assemble(features, 2, np.empty((1, 3), dtype=np.float32))
-    bins = Bins((((0.5,), 3), (None, 4)))
+    bins = Bins((((0.5,), 3, None), (None, 4, None)))
     for arguments in (
         (np.zeros((1, 1), np.float32), np.zeros(2), np.zeros(7, np.int64)),
         (np.zeros((2, 1), np.float32), np.zeros(2), np.zeros(6, np.int64)),
@@ -383,7 +387,28 @@ def test_memory_that_is_too_small_is_refused() -> None:
         with pytest.raises(ValueError, match="expected a buffer"):
             bins.count(*arguments)
     with pytest.raises(ValueError, match="do not fit"):
-        Bins((((0.5, 1.0), 3),))
+        Bins((((0.5, 1.0), 3, None),))
+    ranged = Bins((((0.5,), 3, (0.0, 1.0)), ((0.5,), 3, None)))
+    with pytest.raises(ValueError, match="at least 7 items"):
+        ranged.count(np.zeros((1, 1), np.float32), np.zeros(1), np.zeros(6, np.int64))
+
+
+@pytest.mark.parametrize("wrong", [((0.5,), 3), ((0.5,), 3, 1.0), ((0.5,), 3, (0.0,)), ([0.5], 3, None), 7])
+def test_a_feature_that_is_not_described_as_it_must_be_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError):
+        Bins((wrong,))
+
+
+def test_values_out_of_the_range_of_training_are_counted_and_its_ends_and_the_missing_are_not() -> None:
+    tiny = np.float32(1e-45)  # the least that is above 0
+    bins = Bins((((0.5,), 3, (0.0, 1.0)), (None, 4, None), ((0.5,), 3, (-2.0, 2.0)), ((0.5,), 3, None)))
+    values = np.array([0.0, 1.0, 0.3, np.nan, tiny, -tiny, 1.0000001, 3.4e38, -3.4e38], dtype=np.float32)
+    matrix = np.zeros((len(values), 3), dtype=np.float32)
+    matrix[:, 0] = values
+    counts = np.zeros(3 + 4 + 3 + 3 + 2, dtype=np.int64)
+    bins.count(matrix, np.full(len(values), 1e9), counts)
+    assert counts[13:].tolist() == [4, 0]
+    assert counts[:13].sum() == 4 * len(values)
 
 
 # -- ids --

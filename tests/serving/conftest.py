@@ -75,6 +75,31 @@ def features(columns):
     return {**_narrow(columns), "wind": columns["wind"]}
 """
 )
+MOODY = (
+    FEATURES
+    + """
+import os
+_sound = features
+
+def features(columns):
+    mood = os.environ.get("MOOD", "1")
+    if mood == "broken":
+        raise ValueError("not today")
+    return {**_sound(columns), "distance": columns["distance"] * float(mood)}
+"""
+)
+WIDEST = (
+    FEATURES
+    + """
+_narrow = features
+
+def features(columns):
+    many = {f"times {n}": columns["distance"] * n for n in range(1, 395)}
+    texts = np.array([str(stops) for stops in columns["stops"]], dtype=object)
+    shifted = {f"text {n}": np.array([f"{n} {text}" for text in texts], dtype=object) for n in range(100)}
+    return {**_narrow(columns), **many, **shifted}
+"""
+)
 NUMBERS = """
 def features(columns):
     return {name: columns[name] for name in ("distance", "stops", "direct", "wind")}
@@ -330,7 +355,8 @@ class Pipeline:
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Models that answer differently: `one` and `two`; `fragile` fails at distance 666; `wider` needs the column wind; `numbers` takes
-    only numbers: distance, stops, direct, wind; `classes` gives a probability to each of three."""
+    only numbers: distance, stops, direct, wind; `classes` gives a probability to each of three; `moody` answers as the environment's MOOD
+    says; `widest` has 500 features."""
     root, spec = tmp_path_factory.mktemp("bundles"), spec_of("flights")
     return {
         "one": save_bundle(root / "one", spec, seed=1),
@@ -339,6 +365,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "wider": save_bundle(root / "wider", spec, WIDER, seed=4),
         "numbers": save_bundle(root / "numbers", spec, NUMBERS, seed=6),
         "classes": save_bundle(root / "classes", spec, seed=7, classes=3),
+        "moody": save_bundle(root / "moody", spec, MOODY, seed=8),
+        "widest": save_bundle(root / "widest", spec, WIDEST, seed=9, rounds=2),
         "secret": save_bundle(root / "secret", spec_of("flights", redact_entity=True), seed=5),
     }
 

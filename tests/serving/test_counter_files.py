@@ -22,7 +22,9 @@ from perennial_serving.post import Roll
 from perennial_spec.errors import PlatformError
 
 SERIES = [("distance", str(n)) for n in range(300)]
-REFERENCE: Any = SimpleNamespace(series=SERIES, shares=np.full(300, 1 / 300), rows=1000, attribution=None)
+REFERENCE: Any = SimpleNamespace(
+    series=SERIES, shares=np.full(300, 1 / 300), rows=1000, ranged=("distance",), attribution=None
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,7 @@ def test_every_worker_sees_the_sum_of_all(tmp_path: Path) -> None:
     for slot, files in enumerate(workers):
         model = held(files)
         model.counters.observe(np.arange(300), slot + 1)
+        model.counters.values[300] += 10 * slot
         model.counters.requests("oip", 200, [0.001, 0.2])
         files.counters.labels["flights"] += slot
         files.counters.reward_sums["flights", "1"] += 0.5
@@ -57,6 +60,10 @@ def test_every_worker_sees_the_sum_of_all(tmp_path: Path) -> None:
         ((text, counted),) = files.versions()
         assert (text.pipeline, text.version, counted.rows) == ("flights", "1", 6)
         assert counted.bins == [3 * n for n in range(300)]
+        assert counted.out_of_range == [30]
+        assert text.out_of_range(counted) == (
+            'perennial_feature_out_of_range_total{pipeline="flights",version="1",feature="distance"} 30\n'
+        )
         assert (counted.requests["oip", 200], sum(counted.latency)) == (6, 6)
         assert files.tables()["labels"] == {("flights",): 3}
         assert files.tables()["reward_sums"] == {("flights", "1"): 1.5}
@@ -151,7 +158,7 @@ def test_of_two_versions_of_one_name_the_newest_is_exported(tmp_path: Path) -> N
     files = CounterFiles(tmp_path, 0)
     old = held(files)
     old.counters.predicted(5)
-    other: Any = SimpleNamespace(series=SERIES[:3], shares=np.full(3, 1 / 3), rows=9, attribution=None)
+    other: Any = SimpleNamespace(series=SERIES[:3], shares=np.full(3, 1 / 3), rows=9, ranged=(), attribution=None)
     new = held(files, reference=other)
     new.counters.predicted(2)
     ((text, counted),) = files.versions()

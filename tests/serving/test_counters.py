@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from perennial_serving.counter_table import RECORDS, SIZE, Numbers
 from perennial_serving.counting import BUCKETS, OTHER, Counted, ServerCounters, VersionCounters, size_of
 
-REFERENCE: Any = SimpleNamespace(series=[("distance", str(n)) for n in range(7)], attribution=None)
+REFERENCE: Any = SimpleNamespace(
+    series=[("distance", str(n)) for n in range(7)], ranged=("distance",), attribution=None
+)
 
 
 def test_bins_and_rows_are_counted_in_place() -> None:
@@ -24,8 +26,9 @@ def test_bins_and_rows_are_counted_in_place() -> None:
     counters.observe(np.arange(7), 3)
     counters.bins += 1
     counters.predicted(2)
-    counted = Counted(cells)
-    assert (counted.rows, counted.bins) == (5, list(range(1, 8)))
+    counters.values += 10
+    counted = Counted(cells, 7, 1)
+    assert (counted.rows, counted.bins, counted.out_of_range) == (5, list(range(11, 18)), [10])
 
 
 @given(st.lists(st.floats(0, 10) | st.sampled_from(BUCKETS), max_size=50))
@@ -35,7 +38,7 @@ def test_a_turns_requests_are_counted_as_one_by_one(seconds: list[float]) -> Non
         single.request("oip", 200, each)
     together.requests("oip", 200, list(seconds))
     expected = Counter(bisect_left(BUCKETS, each) for each in seconds)
-    for found in (Counted(together.cells), Counted(single.cells)):
+    for found in (together.counted, single.counted):
         assert found.latency == [expected[bucket] for bucket in range(len(BUCKETS) + 1)]
         assert found.requests["oip", 200] == len(seconds)
         assert found.seconds == pytest.approx(sum(seconds), abs=1e-7)
@@ -47,7 +50,7 @@ def test_each_protocol_and_status_has_a_place_of_its_own_and_the_rest_share_one(
     counters.requests("grpc", 504, [0.1, 0.2])
     counters.request("explain", 418, 0.1)
     counters.request("explain", 451, 0.1)
-    found = {key: count for key, count in Counted(counters.cells).requests.items() if count}
+    found = {key: count for key, count in counters.counted.requests.items() if count}
     assert found == {("shadow", 500): 1, ("grpc", 504): 2, ("explain", OTHER): 2}
 
 

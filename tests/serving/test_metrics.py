@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from perennial_serving import usage
 from perennial_serving.counting import ServerCounters, VersionCounters
 from perennial_serving.fleet import Fleet, Served
-from perennial_serving.metrics import Exposition, OwnTally
+from perennial_serving.metrics import Exposition, Limits, OwnTally
 from perennial_spec import names
 from perennial_spec.route import Route
 
@@ -26,7 +26,9 @@ HOSTILE = 'a "quoted" \\ 100%s\nname'
 def fleet(features: int = 24, bins: int = 12, name: str = "distance") -> Fleet:
     """One pipeline with three versions, whose counters have counted."""
     series = [(f"{name}-{f}", f"({b},{b + 1}]") for f in range(features) for b in range(bins)]
-    reference: Any = SimpleNamespace(series=series, shares=np.full(len(series), 1 / bins), rows=1000, attribution=None)
+    reference: Any = SimpleNamespace(
+        series=series, shares=np.full(len(series), 1 / bins), rows=1000, ranged=(), attribution=None
+    )
     models: Any = {}
     for version in ("1", "2", "3"):
         counters = VersionCounters(reference)
@@ -34,7 +36,9 @@ def fleet(features: int = 24, bins: int = 12, name: str = "distance") -> Fleet:
         counters.predicted(7)
         counters.requests("mlflow", 200, [0.0004, 0.004, 9.0])
         counters.request("grpc", 418, 0.1)
-        models[version] = SimpleNamespace(pipeline="flights", version=version, reference=reference, counters=counters)
+        models[version] = SimpleNamespace(
+            pipeline="flights", version=version, reference=reference, counters=counters, trained=1e9
+        )
     route = Route(revision=3, weights={"1": 0.5, "2": 0.3, "3": 0.2})
     return Fleet(
         {"flights": Served("flights", route, models, "1")}, refused={("flights", "4"): "why"}, registry_up=True
@@ -43,7 +47,7 @@ def fleet(features: int = 24, bins: int = 12, name: str = "distance") -> Fleet:
 
 def exposed(fleet: Fleet, counters: ServerCounters | None = None) -> str:
     counters = counters or ServerCounters()
-    return Exposition(fleet, OwnTally(fleet, counters), logs=True).text().decode()
+    return Exposition(fleet, OwnTally(fleet, counters), True, Limits(1024, 200_000)).text().decode()
 
 
 def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

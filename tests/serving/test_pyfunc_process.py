@@ -112,6 +112,13 @@ async def ask(model: ProcessModel, a: Any, b: Any = 0.5) -> Any:
     return await model.predict(columns_from_rows([{"a": each, "b": b} for each in values], model.schema))
 
 
+async def test_the_first_row_of_its_example_is_what_the_server_asks_it(model: ProcessModel) -> None:
+    question = model.question
+    assert question is not None
+    assert {name: values.tolist() for name, values in question.columns.items()} == {"a": [1.0], "b": [3.0]}
+    assert (await model.ask(question.columns)).tolist() == question.answer.tolist() == [4.0]
+
+
 async def test_each_request_gets_its_own_rows_back(model: ProcessModel) -> None:
     answers = await asyncio.gather(*(ask(model, [float(n), n + 0.25]) for n in range(100, 140)))
     assert [answer.tolist() for answer in answers] == [[n + 0.5, n + 0.75] for n in range(100, 140)]

@@ -97,7 +97,7 @@ class Group:
     def rows(self) -> dict[str, int]:
         """Rows predicted by slot, from the workers' own files."""
         cells = self.private.glob("versions/*/*.cells")
-        return {file.stem: Counted(np.fromfile(file, np.int64)).rows for file in cells}
+        return {file.stem: Counted(np.fromfile(file, np.int64), 0).rows for file in cells}
 
     def metrics(self, but: int = 0) -> dict[str, float]:
         """As scraped, from another worker than process `but`."""
@@ -215,7 +215,13 @@ def test_all_workers_answer_and_each_tells_of_all(pipeline: Any, bundles: Any, r
         assert samples[f"{names.PREDICTIONS}{of}"] == clients.answered == sum(group.rows().values())
         assert samples[f"{names.REQUEST_SECONDS}_count{of}"] == clients.answered
         assert samples[f"{names.WORKERS}[]"] == 2
-    going_on = ("process_", "perennial_registry_", names.PREDICTION_LOG_WRITTEN)
+    going_on = (
+        "process_",
+        "perennial_registry_",
+        "perennial_health_query_",
+        names.IN_FLIGHT,
+        names.PREDICTION_LOG_WRITTEN,
+    )
     own = [{name: v for name, v in each.items() if not name.startswith(going_on)} for each in scraped]
     assert own[0] == own[1]
     assert scraped[1]["process_cpu_seconds_total[]"] >= scraped[0]["process_cpu_seconds_total[]"] > 1

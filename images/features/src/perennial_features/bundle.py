@@ -203,8 +203,7 @@ class Bundle:
                 expected=error.expected,
                 next=f"{error.next}; then train again" if error.next else "correct the feature code, and train again",
             ) from error
-        # float32 models: other processors differ in the last bits of the feature code's arithmetic, never more.
-        if not np.allclose(answers, self.smoke.predictions, rtol=1e-4, atol=1e-6):
+        if not close(answers, np.array(self.smoke.predictions)):
             worst = float(np.max(np.abs(answers - np.array(self.smoke.predictions))))
             raise ModelError(
                 f"the model answers its own training rows differently now (by up to {worst:.3g})",
@@ -219,6 +218,12 @@ class Bundle:
             for row in range(len(self.smoke.predictions))
         )
         check_row_wise(self.code, self.code.apply(columns), single)
+
+
+def close(answers: Array, recorded: Array) -> bool:
+    """Whether these are the answers to smoke rows that were recorded in training. float32 models: other processors differ in the last bits
+    of the feature code's arithmetic, never more."""
+    return bool(np.allclose(answers, recorded, rtol=1e-4, atol=1e-6))
 
 
 def smoke_of(columns: Columns, rows: int = SMOKE_ROWS) -> dict[str, list[Any]]:

@@ -40,6 +40,11 @@ class FeatureBins(Model):
     categories: tuple[str, ...] = ()
     counts: tuple[int, ...]
     """Rows of the training data by bin, in the order of `bins`."""
+    low: float | None = None
+    """Least value of the training data, a float32, of a numeric feature that is no prediction; None where training saw none, and in bundles
+    of older releases: then no value is out of range."""
+    high: float | None = None
+    """Greatest value; likewise."""
 
     @cached_property
     def bins(self) -> tuple[str, ...]:
@@ -79,13 +84,18 @@ class Reference(Model):
                 found.append(_categorical(feature, values, 0 if unseen is None else int(unseen.sum())))
             else:
                 found.append(_numeric(feature.name, values))
-        found.append(_numeric(names.PREDICTION_FEATURE, np.asarray(predictions)))
+        found.append(_numeric(names.PREDICTION_FEATURE, np.asarray(predictions), ranged=False))
         return cls(features=tuple(found), rows=len(whole.matrix))
 
     @cached_property
     def series(self) -> tuple[tuple[str, str], ...]:
         """`(feature, bin)` of every bin, in the order of `counts`, `shares` and of what `count` returns."""
         return tuple((each.feature, name) for each in self.features for name in each.bins)
+
+    @cached_property
+    def ranged(self) -> tuple[str, ...]:
+        """Features whose values may be out of the range of the training data, in order."""
+        return tuple(each.feature for each in self.features if each.low is not None and each.high is not None)
 
     @cached_property
     def counts(self) -> Counts:
@@ -206,7 +216,7 @@ def _number(edge: float) -> str:
     return str(np.float32(edge)).removesuffix(".0")
 
 
-def _numeric(name: str, values: Array) -> FeatureBins:
+def _numeric(name: str, values: Array, ranged: bool = True) -> FeatureBins:
     # One sort gives quantiles, counts and the missing (NaN sorts last): 10 ms per million values.
     ordered = np.sort(values.astype(np.float32))
     present = ordered[: len(ordered) - int(np.isnan(ordered).sum())]
@@ -218,6 +228,8 @@ def _numeric(name: str, values: Array) -> FeatureBins:
         kind="numeric",
         edges=tuple(float(edge) for edge in edges),
         counts=(*map(int, counts), len(ordered) - len(present)),
+        low=float(present[0]) if ranged and len(present) else None,
+        high=float(present[-1]) if ranged and len(present) else None,
     )
 
 

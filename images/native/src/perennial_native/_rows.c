@@ -3,7 +3,7 @@
  *   scan       the head of a plain POST, or None: whatever is unusual is left to a real HTTP parser
  *   Intake     rows as JSON has them -> typed columns, or False: whatever is unusual is left to the code that explains errors
  *   Assembler  feature columns -> the model's matrix
- *   Bins       the matrix and the scores -> bin counters
+ *   Bins       the matrix and the scores -> counters of bins, and of values out of range
  *   ids        prediction ids
  *
  * Nothing here decides what is an error. Every function either does the plain case completely or says that it is not plain.
@@ -747,6 +747,8 @@ static PyType_Spec assembler_spec = {"perennial_native._rows.Assembler", sizeof(
 typedef struct {
     int64_t start, missing, other; /* places among the counters; `other` is -1 for a numeric feature */
     int64_t first, edges;          /* numeric: where its edges begin, and how many there are */
+    int64_t outside;               /* the counter of values below `low` or above `high`; where these are infinite there is none */
+    float low, high;
 } FeatureBins;
 
 typedef struct {
@@ -765,21 +767,34 @@ static void bins_dealloc(Bins *self) {
     Py_DECREF(type);
 }
 
-/* Bins(((edges or None, bins), ...)): by feature, rising float32 edges or None for a categorical one, and its number of bins. */
+/* What a feature is described by: (edges or None, bins, (low, high) or None). */
+static int read_feature(PyObject *feature, PyObject **edges, Py_ssize_t *bins, float *low, float *high) {
+    PyObject *range;
+    double least = -Py_HUGE_VAL, greatest = Py_HUGE_VAL;
+    if (!PyTuple_Check(feature) || !PyArg_ParseTuple(feature, "OnO", edges, bins, &range) ||
+        (*edges != Py_None && !PyTuple_Check(*edges)) || (range != Py_None && !PyTuple_Check(range))) {
+        PyErr_SetString(PyExc_TypeError, "expected (edges or None, bins, (low, high) or None) by feature");
+        return 0;
+    }
+    if (range != Py_None && !PyArg_ParseTuple(range, "dd", &least, &greatest)) return 0;
+    *low = (float)least;
+    *high = (float)greatest;
+    return 1;
+}
+
+/* Bins(((edges or None, bins, (low, high) or None), ...)): by feature, rising float32 edges or None for a categorical one, its number of
+ * bins, and the range of its training data. */
 static PyObject *bins_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     PyObject *features;
     if (!PyArg_ParseTuple(args, "O!", &PyTuple_Type, &features)) return NULL;
     Py_ssize_t count = PyTuple_GET_SIZE(features), all = 0;
     Bins *self = (Bins *)type->tp_alloc(type, 0);
     if (self == NULL) return NULL;
+    PyObject *edges;
+    Py_ssize_t bins;
+    float low, high;
     for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *edges = PyTuple_Check(PyTuple_GET_ITEM(features, i)) && PyTuple_GET_SIZE(PyTuple_GET_ITEM(features, i)) == 2
-                              ? PyTuple_GET_ITEM(PyTuple_GET_ITEM(features, i), 0)
-                              : NULL;
-        if (edges == NULL || (edges != Py_None && !PyTuple_Check(edges))) {
-            PyErr_SetString(PyExc_TypeError, "expected (edges or None, bins) by feature");
-            goto fail;
-        }
+        if (!read_feature(PyTuple_GET_ITEM(features, i), &edges, &bins, &low, &high)) goto fail;
         all += edges == Py_None ? 0 : PyTuple_GET_SIZE(edges);
     }
     self->bins = PyMem_Calloc(count ? count : 1, sizeof(FeatureBins));
@@ -790,28 +805,36 @@ static PyObject *bins_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     }
     Py_ssize_t place = 0;
     for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *edges = PyTuple_GET_ITEM(PyTuple_GET_ITEM(features, i), 0);
-        Py_ssize_t bins = PyLong_AsSsize_t(PyTuple_GET_ITEM(PyTuple_GET_ITEM(features, i), 1));
+        read_feature(PyTuple_GET_ITEM(features, i), &edges, &bins, &low, &high);
         Py_ssize_t own = edges == Py_None ? 0 : PyTuple_GET_SIZE(edges);
         if (bins < 2 || (edges != Py_None && bins != own + 2)) {
-            if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "the bins do not fit the edges");
+            PyErr_SetString(PyExc_ValueError, "the bins do not fit the edges");
             goto fail;
         }
         self->bins[i] = (FeatureBins){.start = self->size,
                                       .missing = self->size + bins - 1,
                                       .other = edges == Py_None ? self->size + bins - 2 : -1,
                                       .first = place,
-                                      .edges = own};
+                                      .edges = own,
+                                      .outside = self->size, /* nothing is ever added where there is no range */
+                                      .low = low,
+                                      .high = high};
         for (Py_ssize_t e = 0; e < own; e++) self->edges[place++] = (float)PyFloat_AsDouble(PyTuple_GET_ITEM(edges, e));
         if (PyErr_Occurred()) goto fail;
         self->size += bins;
     }
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (self->bins[i].other < 0 && (isfinite(self->bins[i].low) || isfinite(self->bins[i].high)))
+            self->bins[i].outside = self->size++;
     self->count = count;
     return (PyObject *)self;
 fail:
     Py_DECREF(self);
     return NULL;
 }
+
+/* Missing is not out of range. */
+static inline int64_t is_outside(const FeatureBins *bins, float value) { return (value < bins->low) | (value > bins->high); }
 
 static inline int64_t bin_of(const FeatureBins *bins, const float *edges, float value) {
     if (isnan(value)) return bins->other >= 0 && is_unseen(value) ? bins->other : bins->missing;
@@ -823,6 +846,36 @@ static inline int64_t bin_of(const FeatureBins *bins, const float *edges, float 
     int64_t above = 0;
     for (int64_t e = 0; e < bins->edges; e++) above += value > edges[bins->first + e];
     return bins->start + above;
+}
+
+/* Four rows at a time share the edges, in registers. */
+#define LANES 4
+#define BLOCK 64 /* rows whose values stay in the nearest cache from one feature to the next */
+typedef float Floats __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(16)));
+
+/* Count one feature of some rows, whose values are `stride` apart. */
+static void count_column(const FeatureBins *bins, const float *edges, const float *from, Py_ssize_t stride, Py_ssize_t rows,
+                         int64_t *counts) {
+    int64_t outside = 0;
+    Py_ssize_t r = 0;
+    if (bins->other < 0) {
+        Ints out = {0};
+        for (; r + LANES <= rows; r += LANES, from += LANES * stride) {
+            Floats values = {from[0], from[stride], from[2 * stride], from[3 * stride]};
+            Ints above = {0}; /* less by one for each edge: what is true is -1 */
+            for (int64_t e = 0; e < bins->edges; e++) above += values > edges[bins->first + e];
+            Ints missing = values != values;
+            out += (values < bins->low) | (values > bins->high);
+            for (int i = 0; i < LANES; i++) counts[missing[i] ? bins->missing : bins->start - above[i]]++;
+        }
+        for (int i = 0; i < LANES; i++) outside -= out[i];
+    }
+    for (; r < rows; r++, from += stride) {
+        counts[bin_of(bins, edges, *from)]++;
+        outside += is_outside(bins, *from);
+    }
+    counts[bins->outside] += outside;
 }
 
 /* count(matrix, scores, counters): add these rows to the int64 counters; float32[rows, features], float64[rows]. */
@@ -842,10 +895,13 @@ static PyObject *bins_count(Bins *self, PyObject *const *args, Py_ssize_t nargs)
     }
     const float *values = matrix.buf;
     int64_t *counts = counters.buf;
-    for (Py_ssize_t r = 0; r < rows; r++, values += width) {
-        for (Py_ssize_t c = 0; c < width; c++) counts[bin_of(&self->bins[c], self->edges, values[c])]++;
-        counts[bin_of(&self->bins[width], self->edges, (float)((double *)scores.buf)[r])]++;
+    for (Py_ssize_t first = 0; first < rows; first += BLOCK) {
+        Py_ssize_t some = rows - first < BLOCK ? rows - first : BLOCK;
+        for (Py_ssize_t c = 0; c < width; c++)
+            count_column(&self->bins[c], self->edges, values + first * width + c, width, some, counts);
     }
+    for (Py_ssize_t r = 0; r < rows; r++)
+        counts[bin_of(&self->bins[width], self->edges, (float)((double *)scores.buf)[r])]++;
     PyBuffer_Release(&scores);
     PyBuffer_Release(&matrix);
     PyBuffer_Release(&counters);
@@ -859,7 +915,7 @@ static PyMethodDef bins_methods[] = {
 static PyType_Slot bins_slots[] = {{Py_tp_new, bins_new},
                                    {Py_tp_dealloc, bins_dealloc},
                                    {Py_tp_methods, bins_methods},
-                                   {Py_tp_doc, "Counts values into the bins of the training data."},
+                                   {Py_tp_doc, "Counts values into the bins of the training data, and those out of its range."},
                                    {0, NULL}};
 static PyType_Spec bins_spec = {"perennial_native._rows.Bins", sizeof(Bins), 0, Py_TPFLAGS_DEFAULT, bins_slots};
 

@@ -56,16 +56,18 @@ class Assembler:
         """
 
 class Bins:
-    """Counts values into bins.
+    """Counts values into bins, and numbers that are out of the range of the training data.
 
     Args:
-        features: by feature, the predictions last: rising edges, or None for a categorical one; and the number of its bins, among them
-            `missing` as the last, and `other` before it for a categorical one.
+        features: by feature, the predictions last: rising edges, or None for a categorical one; the number of its bins, among them
+            `missing` as the last, and `other` before it for a categorical one; and its finite (least, greatest) value, or None.
     """
 
-    def __new__(cls, features: tuple[tuple[tuple[float, ...] | None, int], ...], /) -> Bins: ...
+    def __new__(
+        cls, features: tuple[tuple[tuple[float, ...] | None, int, tuple[float, float] | None], ...], /
+    ) -> Bins: ...
     def count(self, matrix: Array, scores: Array, counters: Array, /) -> None:
-        """Add float32[rows, features] and float64[rows] to int64[bins]."""
+        """Add float32[rows, features] and float64[rows] to int64[bins, then numeric features with a range]."""
 
 def scan(data: bytes, /) -> tuple[bytes, int, bytes | None, bytes | None] | None:
     """The head of one whole, plain POST of JSON: path, where the body begins, Authorization and X-API-Key; None for anything else."""

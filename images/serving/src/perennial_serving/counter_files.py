@@ -101,7 +101,7 @@ class CounterFiles:
         for place in _entries(self._versions):
             with suppress(FileNotFoundError):  # removed since
                 text, cells = self._text(place), _sum(place)
-                entry = (os.stat(f"{place}/{_FACTS}").st_mtime, place, text, Counted(cells, text.attributed))  # noqa: PTH116 (at every scrape)
+                entry = (os.stat(f"{place}/{_FACTS}").st_mtime, place, text, text.counted(cells))  # noqa: PTH116 (at every scrape)
                 name = (text.pipeline, text.version)
                 if name not in found or entry[:2] > found[name][:2]:
                     found[name] = entry

@@ -21,6 +21,8 @@ OTHER = 0
 CODES = (200, 400, 401, 404, 405, 408, 413, 415, 422, 429, 431, 500, 503, 504, OTHER)
 UNCHANGED, CHANGED, FAILED = POLLS = ("unchanged", "changed", "failed")
 """What came of a look at the registry."""
+REQUESTS, ROWS = "requests", "rows"
+"""What may be in flight."""
 _BEGIN_AT_0 = [(protocol, code) for protocol in PROTOCOLS[:3] for code in (200, 500)]
 
 _ROWS, _NANOSECONDS, _LATENCY = 0, 1, 2
@@ -36,7 +38,7 @@ ATTRIBUTION_UNITS = 2**20
 
 
 class VersionCounters:
-    """The counters of one version, in one array: rows, nanoseconds, latency, requests, rows explained, bins, attributions.
+    """The counters of one version, in one array: rows, time, latency, requests, rows explained, bins, values out of range, attributions.
 
     Every bin, and each protocol's 200 and 500, begin at 0: Prometheus' `increase()` sees a counter's rise only from its first sample.
 
@@ -48,9 +50,11 @@ class VersionCounters:
     def __init__(self, reference: Reference, cells: Counts | None = None) -> None:
         self.cells: Counts = np.zeros(size_of(reference), dtype=np.int64) if cells is None else cells
         assert len(self.cells) == size_of(reference)
-        end = _BINS + len(reference.series)
-        self.bins: Counts = self.cells[_BINS:end]
-        """int64[bins] in the order of `Reference.series`; also added to in place."""
+        end = _BINS + len(reference.series) + len(reference.ranged)
+        self.values: Counts = self.cells[_BINS:end]
+        """int64[bins, ranged]: `Reference.series`, then `Reference.ranged`; also added to in place."""
+        self.bins: Counts = self.values[: len(reference.series)]
+        """int64[bins] in the order of `Reference.series`."""
         self._attributions: Counts = self.cells[end:]
         self._attribution = reference.attribution
         self._items = self.cells.data  # three times as fast as the array, one by one
@@ -59,7 +63,7 @@ class VersionCounters:
     @property
     def counted(self) -> Counted:
         """What was counted until now."""
-        return Counted(self.cells, len(self._attributions))
+        return Counted(self.cells, len(self.bins), len(self.values) - len(self.bins))
 
     @property
     def rows(self) -> int:
@@ -72,7 +76,7 @@ class VersionCounters:
         self._items[_ROWS] += rows
 
     def predicted(self, rows: int) -> None:
-        """Count predicted rows, whose bins are added to `bins` in place."""
+        """Count predicted rows, whose bins are added to `values` in place."""
         self._items[_ROWS] += rows
 
     def explained(self, contributions: Array, unexplained: int = 0) -> None:
@@ -118,19 +122,20 @@ class VersionCounters:
 
 def size_of(reference: Reference) -> int:
     """Cells that a version's counters take."""
-    return _BINS + len(reference.series) + (len(reference.attribution.features) if reference.attribution else 0)
+    attributed = len(reference.attribution.features) if reference.attribution else 0
+    return _BINS + len(reference.series) + len(reference.ranged) + attributed
 
 
 class Counted:
     """What `cells` of a `VersionCounters` say; they may be a sum over several.
 
     Args:
-        attributed: features whose attributions are counted.
+        bins: bins that are counted.
+        ranged: features whose values out of range are counted; the cells after them are attributions.
     """
 
-    def __init__(self, cells: Counts, attributed: int = 0) -> None:
+    def __init__(self, cells: Counts, bins: int, ranged: int = 0) -> None:
         values: list[int] = cells.tolist()
-        bins = len(values) - attributed
         self.rows = values[_ROWS]
         self.seconds = values[_NANOSECONDS] / 1e9
         self.latency = values[_LATENCY:_REQUESTS]
@@ -139,8 +144,11 @@ class Counted:
         self.requests = begin | {key: values[place] for key, place in _PLACES.items() if values[place]}
         """By protocol and status."""
         self.explained, self.unexplained = values[_EXPLAINED], values[_UNEXPLAINED]
-        self.bins = values[_BINS:bins]
-        self.attributions = values[bins:]
+        end = _BINS + bins
+        self.bins = values[_BINS:end]
+        self.out_of_range = values[end : end + ranged]
+        """By feature of `Reference.ranged`."""
+        self.attributions = values[end + ranged :]
         """By feature, in `ATTRIBUTION_UNITS` of the reference's mean row; empty where attributions are not counted."""
 
 
@@ -159,6 +167,8 @@ class ServerCounters:
         """Their sum, by pipeline and version."""
         self.shed = numbers.table("shed")
         """Requests that were refused because too many were in progress, by pipeline."""
+        self.in_flight = numbers.table("in_flight")
+        """`REQUESTS` and `ROWS` that are in progress at this moment, set again and again."""
         self.shadow_dropped = numbers.table("shadow_dropped")
         """Rows that a shadow version did not get to see, by pipeline and version."""
         self.polls = numbers.table("registry_polls")

@@ -218,7 +218,7 @@ def _count(model: LoadedModel, matrix: Matrix | None, scores: Scores) -> None:
     """Count rows that were predicted, and the bins of those that have any."""
     if matrix is not None:
         assert model.scorer is not None
-        model.scorer.count(matrix, scores, model.counters.bins)
+        model.scorer.count(matrix, scores, model.counters.values)
     model.counters.predicted(len(scores))
 
 

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Any
 
 from perennial_features.attribution import Attribution
-from perennial_features.reference import Reference
+from perennial_features.reference import Counts, Reference
 from perennial_serving.counting import ATTRIBUTION_UNITS, BUCKETS, OTHER, Counted
 from perennial_spec import names
 
@@ -33,13 +33,16 @@ class VersionFacts:
     """Share of each in the training data."""
     rows: int
     """Rows of the training data."""
+    ranged: Sequence[str] = ()
+    """Features whose values may be out of range, in the order of their counters."""
     attribution: Mapping[str, Any] | None = None
     """`Attribution` as JSON, of a model that has one."""
 
     @classmethod
     def of(cls, pipeline: str, version: str, reference: Reference) -> VersionFacts:
         attribution = None if reference.attribution is None else reference.attribution.model_dump(mode="json")
-        return cls(pipeline, version, reference.series, reference.shares.tolist(), reference.rows, attribution)
+        shares = reference.shares.tolist()
+        return cls(pipeline, version, reference.series, shares, reference.rows, reference.ranged, attribution)
 
 
 class VersionText:
@@ -51,6 +54,10 @@ class VersionText:
         self._attribution = None if facts.attribution is None else Attribution.model_validate(facts.attribution)
         self._labels = labels({"pipeline": facts.pipeline, "version": facts.version})
 
+    def counted(self, cells: Counts) -> Counted:
+        """What `cells` of this version say."""
+        return Counted(cells, len(self._facts.series), len(self._facts.ranged))
+
     def _of(self, name: str, extra: str = "") -> str:
         return f"{name}{{{self._labels}{extra}}} "
 
@@ -61,6 +68,11 @@ class VersionText:
     @cached_property
     def _observations(self) -> str:
         return _template(self._of(names.OBSERVATIONS, each) for each in self._bins)
+
+    @cached_property
+    def _out_of_range(self) -> str:
+        features = ("," + labels({"feature": feature}) for feature in self._facts.ranged)
+        return _template(self._of(names.OUT_OF_RANGE, each) for each in features)
 
     @cached_property
     def _seconds(self) -> str:
@@ -127,6 +139,9 @@ class VersionText:
 
     def observations(self, counted: Counted) -> str:
         return self._observations % tuple(counted.bins)
+
+    def out_of_range(self, counted: Counted) -> str:
+        return self._out_of_range % tuple(counted.out_of_range)
 
     def predictions(self, counted: Counted) -> str:
         return f"{self._of(names.PREDICTIONS)}{counted.rows}\n"

@@ -72,6 +72,14 @@ class Served:
         return self._assigner.assign(keys)
 
 
+@dataclass(frozen=True)
+class Healthy:
+    """What came of the last health query to a version."""
+
+    up: bool
+    seconds: float
+
+
 @dataclass
 class Fleet:
     """All pipelines. The follower writes by replacing whole mappings; everyone else reads."""
@@ -81,6 +89,8 @@ class Fleet:
     """Pipelines that have a route, and no version that can take it yet: name to reason."""
     refused: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """(pipeline, version) that failed to load: reason."""
+    health: Mapping[tuple[str, str], Healthy] = field(default_factory=dict)
+    """(pipeline, version) in the route, by the last health query; see `health`."""
     registry_up: bool = False
     registry_answered: float = 0.0
     """When it last answered: seconds since 1970; 0: not yet."""

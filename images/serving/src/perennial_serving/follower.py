@@ -27,7 +27,7 @@ from perennial_serving.pace import Pace
 from perennial_serving.processes import Processes
 from perennial_serving.pyfunc import is_mlflow_model
 from perennial_serving.refusals import sentence
-from perennial_serving.registered import note_tags
+from perennial_serving.registered import created, note_tags
 from perennial_serving.registry import Listing, Registry
 from perennial_serving.settings import Settings
 from perennial_spec.errors import PerennialError, RegistryError
@@ -209,8 +209,9 @@ class Follower:
             folder = self._cache.ensure(name, version, uri, self._fetch)
             if is_mlflow_model(folder):
                 note_tags(folder, lambda: self._registry.tags(name, version))
+            trained = created(folder, lambda: self._registry.created(name, version))
             try:
-                model = load_model(Fetched(name, version, uri, folder), self._settings, self.processes)
+                model = load_model(Fetched(name, version, uri, folder, trained), self._settings, self.processes)
             except Exception:
                 self._cache.forget(folder)
                 raise

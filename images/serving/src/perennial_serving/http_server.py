@@ -38,10 +38,14 @@ class Server(uvicorn.Server):
         settings: Settings,
         start: Callable[[], Awaitable[None]],
         place: Place | None,
+        *,
+        note: Callable[[int], None],
     ) -> None:
         super().__init__(config)
         self._start = start
         """Starts what answers."""
+        self._tell = note
+        """Is told, twice a second, how many connections there are."""
         self.failure: PlatformError | None = None
         """Why it has not started."""
         self._fleet, self._settings, self._place = fleet, settings, place
@@ -60,7 +64,7 @@ class Server(uvicorn.Server):
             return
         if place is None:
             await super().startup(sockets)
-            self._sweeping = asyncio.create_task(sweep(self.server_state.connections))
+            self._sweeping = asyncio.create_task(sweep(self.server_state.connections, self._note))
             return
         await super().startup([])
         self._acceptors = [Acceptor(s, self._take, self._count, place.board, place.slot) for s in sockets or ()]
@@ -82,11 +86,13 @@ class Server(uvicorn.Server):
         while self._count() and time.monotonic() < end and not self.force_exit:  # noqa: ASYNC110 (uvicorn has no event for it)
             await asyncio.sleep(0.01)
         await super().shutdown(sockets)
+        self._tell(0)
 
     def _count(self) -> int:
         return len(self.server_state.connections) + len(self._coming)
 
     def _note(self) -> None:
+        self._tell(self._count())
         for acceptor in self._acceptors:
             acceptor.note()
 

@@ -26,6 +26,7 @@ from perennial_serving.log_entries import logged_columns, share_of
 from perennial_serving.model import LoadedModel
 from perennial_serving.processes import Processes
 from perennial_serving.pyfunc import is_mlflow_model, load_pyfunc
+from perennial_serving.question import Question
 from perennial_serving.registered import identity
 from perennial_serving.sample import Sample
 from perennial_serving.scorer import Scorer
@@ -48,6 +49,8 @@ class Fetched:
     version: str
     uri: str
     folder: Path
+    trained: float = 0.0
+    """When it was registered: seconds since 1970; 0: not known."""
 
 
 def load_model(fetched: Fetched, settings: Settings, processes: Processes) -> LoadedModel:
@@ -81,6 +84,8 @@ def _load_process(fetched: Fetched, settings: Settings, processes: Processes) ->
         text=process.text,
         uri=fetched.uri,
         folder=fetched.folder,
+        trained=fetched.trained,
+        question=process.question,
     )
 
 
@@ -111,6 +116,8 @@ def _load_bundle(fetched: Fetched, settings: Settings) -> LoadedModel:
         outputs=outputs,
         uri=fetched.uri,
         folder=folder,
+        trained=fetched.trained,
+        question=Question.of(bundle),
     )
     _warm(model, bundle)
     return model

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from perennial_serving import usage
-from perennial_serving.counting import POLLS, Counted, ServerCounters, VersionCounters
+from perennial_serving.counting import POLLS, REQUESTS, ROWS, Counted, ServerCounters, VersionCounters
 from perennial_serving.exposition import VersionFacts, VersionText, family, samples
 from perennial_serving.fleet import Fleet
 from perennial_spec import names
@@ -72,11 +73,19 @@ class OwnTally:
         return 1
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What one process takes at a time."""
+
+    requests: int
+    rows: int
+
+
 class Exposition:
     """Renders everything that `perennial_spec.names` promises of the model server."""
 
-    def __init__(self, fleet: Fleet, tally: Tally, logs: bool) -> None:
-        self._fleet, self._tally, self._logs = fleet, tally, logs
+    def __init__(self, fleet: Fleet, tally: Tally, logs: bool, limits: Limits) -> None:
+        self._fleet, self._tally, self._logs, self._limits = fleet, tally, logs, limits
 
     def text(self) -> bytes:
         """The scrape's answer; may run in any thread."""
@@ -86,8 +95,10 @@ class Exposition:
             *_attributions(versions),
             *_versions(versions, tables["refused"]),
             *self._routes(),
+            *self._health(),
             *self._rows(tables),
             *self._server(tables["shed"], tables["polls"]),
+            *self._saturation(tables["in_flight"]),
         ]
         return "".join(parts).encode()
 
@@ -104,6 +115,26 @@ class Exposition:
         yield _gauge(names.ROUTE_REVISION, "Revision of the route in force.", _PIPELINE, revisions)
         yield _gauge(names.CHAMPION, "1 for the version that the registry calls champion.", _VERSION, champions)
         yield _gauge(names.MODEL_LOADED, "1: can answer; 0: refused, see the server's log.", _VERSION, loaded)
+
+    def _health(self) -> Iterator[str]:
+        """How old versions are, and whether they answer as they did."""
+        served, health = self._fleet.served, self._fleet.health
+        trained: Values = {
+            (name, version): model.trained
+            for name, each in served.items()
+            for version, model in each.models.items()
+            if model.trained
+        }
+        up: Values = {key: int(found.up) for key, found in health.items()}
+        seconds: Values = {key: found.seconds for key, found in health.items()}
+        yield _gauge(names.MODEL_TRAINED, "When the version was registered, since 1970.", _VERSION, trained)
+        yield _gauge(
+            names.HEALTH_QUERY_UP,
+            "1: the version answers rows of its training as it did then; 0: it does not, see the log.",
+            _VERSION,
+            up,
+        )
+        yield _gauge(names.HEALTH_QUERY_SECONDS, "How long the last health query took.", _VERSION, seconds)
 
     def _rows(self, tables: Mapping[str, Values]) -> Iterator[str]:
         """What became of rows beside their answers."""
@@ -150,6 +181,16 @@ class Exposition:
         yield _gauge(names.WORKERS, "Processes that answer on this port.", (), {(): self._tally.workers()})
         yield self._tally.processes()
 
+    def _saturation(self, in_flight: Values) -> Iterator[str]:
+        """What is in progress beside what may be; both over all workers."""
+        workers = self._tally.workers()
+        requests, rows = (in_flight.get((what,), 0) for what in (REQUESTS, ROWS))
+        most: Values = {(): self._limits.requests * workers}
+        yield _gauge(names.IN_FLIGHT, "Connections that are open: each has one request at a time.", (), {(): requests})
+        yield _gauge(names.REQUESTS_LIMIT, "Connections beyond these are refused with 503.", (), most)
+        yield _gauge(names.ROWS_IN_FLIGHT, "Rows of large requests that are being predicted.", (), {(): rows})
+        yield _gauge(names.ROWS_LIMIT, "Rows beyond these are refused with 503.", (), {(): self._limits.rows * workers})
+
     def _by_pipeline(self, name: str, values: Values, meaning: str) -> str:
         """A counter that begins at 0 for every pipeline that is served."""
         begin = {(served,): 0 for served in self._fleet.served}
@@ -162,6 +203,12 @@ def _bins(versions: list[tuple[VersionText, Counted]]) -> Iterator[str]:
         "counter",
         "Values seen, by the bins of the training data.",
         [text.observations(counted) for text, counted in versions],
+    )
+    yield family(
+        names.OUT_OF_RANGE,
+        "counter",
+        "Values of numeric features below the least or above the greatest of the training data.",
+        [text.out_of_range(counted) for text, counted in versions],
     )
     yield family(
         names.REFERENCE_SHARE,

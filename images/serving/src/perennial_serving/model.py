@@ -15,6 +15,7 @@ from perennial_serving.counting import VersionCounters
 from perennial_serving.intake import Intake
 from perennial_serving.model_process import ProcessModel
 from perennial_serving.oip.outputs import PLATFORM, PLATFORM_PYFUNC, metadata
+from perennial_serving.question import Question
 from perennial_serving.scorer import Scorer
 
 VERSION_HEADER = "X-Perennial-Version"
@@ -50,6 +51,10 @@ class LoadedModel:
     """The answers are text."""
     uri: str = ""
     folder: Path = field(default_factory=Path)
+    trained: float = 0.0
+    """When the version was registered: seconds since 1970; 0: the registry has not said."""
+    question: Question | None = None
+    """What it is asked every so often; None: nothing is known that it must answer."""
 
     @cached_property
     def kinds(self) -> dict[str, InputKind]:

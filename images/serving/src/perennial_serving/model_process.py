@@ -20,6 +20,7 @@ from perennial_features.code import Array
 from perennial_features.schema import FeatureSchema
 from perennial_serving.calls import Call, Calls, answer, fail, joined
 from perennial_serving.child import Child, ChildEnded, ChildFailed, ChildOverran, Launch, TooSlow
+from perennial_serving.question import EXAMPLE, Question
 from perennial_serving.refusals import NotReady, Refusal
 from perennial_serving.signature import Signature
 from perennial_spec.errors import ModelError, PerennialError
@@ -89,6 +90,8 @@ class ProcessModel:
         self._calls = Calls(*bounds)
         self._runners: list[asyncio.Task[None]] = []
         self._children: dict[int, Child] = {}
+        self.question: Question | None = None
+        """The first row of its example, if it has one, and the answer at the last start."""
         self._broken = False
         """No process answers, and none can be started."""
         self._row_seconds = 0.0
@@ -126,12 +129,15 @@ class ProcessModel:
             TooSlow: the model took too long.
             ModelFailed: the model raised.
         """
+        return await self.ask(self._signature.typed(columns))
+
+    async def ask(self, columns: dict[str, Array]) -> Array:
+        """As `predict`, with columns of the signature's own types."""
         if self._calls.ended or not self._runners:
             raise NotReady("the version is being unloaded", next="try again")
         if self._broken:
             raise _unavailable()
-        rows = len(next(iter(columns.values())))
-        return await self._calls.ask(self._signature.typed(columns), rows)
+        return await self._calls.ask(columns, len(next(iter(columns.values()))))
 
     async def close(self, seconds: float | None = None) -> None:
         """Answer what waits, within `seconds` or the time that one prediction may take, and end the processes."""
@@ -200,6 +206,8 @@ class ProcessModel:
             raise
         if "predictions" in found:
             answered = found["predictions"]
+            first = {name.removeprefix(EXAMPLE): values for name, values in found.items() if name.startswith(EXAMPLE)}
+            self.question = Question(first, answered[:1])
             self.outputs, self.text = answered.shape[1] if answered.ndim == 2 else 1, answered.dtype.kind == "O"
         return child
 

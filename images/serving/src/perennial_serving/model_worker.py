@@ -16,6 +16,7 @@ from perennial_features.code import Array
 from perennial_features.request import columns_from_rows
 from perennial_serving.child_loop import Answer, serve
 from perennial_serving.frames import Head
+from perennial_serving.question import EXAMPLE
 from perennial_serving.signature import Signature
 from perennial_spec.errors import ModelError, RequestError
 
@@ -50,7 +51,8 @@ class ModelWorker:
         found = self._predict(columns, rows)
         if found.dtype.kind == "f" and not np.isfinite(found).all():
             raise ModelError("the model answers its input example with a number that is not finite")
-        return {"example": rows}, {"predictions": found}
+        first = {f"{EXAMPLE}{name}": values[:1] for name, values in columns.items()}
+        return {"example": rows}, {"predictions": found, **first}
 
     def _predict(self, columns: dict[str, Array], rows: int) -> Array:
         assert self._signature is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from typing import Any
 from perennial_features.schema import FeatureSchema
 from perennial_serving.log_entries import logged_columns, share_of
 from perennial_spec import names
-from perennial_spec.errors import ModelError
+from perennial_spec.errors import ModelError, RegistryError
 
 _SCHEME = "mlflow-artifacts:/"
 _NOTED = "perennial.json"
 """In the model's cached folder: its tags."""
+_CREATED = "perennial.created"
+"""Likewise: when it was registered, in seconds."""
 
 Get = Callable[[str, dict[str, str]], dict[str, Any]]
 """(path below /api/2.0, parameters) to the registry's answer."""
@@ -76,6 +79,21 @@ def note_tags(folder: Path, ask: Callable[[], Mapping[str, str]]) -> None:
     temporary = file.with_suffix(".tmp")
     temporary.write_text(json.dumps({tag: tags[tag] for tag in (names.TAG_SPEC, names.TAG_ENTITY) if tags.get(tag)}))
     temporary.replace(file)
+
+
+def created(folder: Path, ask: Callable[[], float]) -> float:
+    """When a version was registered: seconds since 1970; 0: not known. Asked for once, and kept beside its files."""
+    file = folder / _CREATED
+    with suppress(OSError, ValueError):
+        return float(file.read_text())
+    try:
+        found = ask()
+    except RegistryError:  # it is asked again at the next start: nobody waits for this figure
+        return 0.0
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(repr(found))
+    temporary.replace(file)
+    return found
 
 
 def identity(schema: FeatureSchema, folder: Path) -> Identity:

@@ -163,6 +163,10 @@ class Registry:
             )
         return uri
 
+    def created(self, name: str, version: str) -> float:
+        """When a version was registered: seconds since 1970; 0: the registry does not say."""
+        return float(self._version(name, version).get("creation_timestamp") or 0) / 1000
+
     def tags(self, name: str, version: str) -> dict[str, str]:
         """The tags of a version, and those of its registered model that it does not have itself."""
         model = self._answer(_MODEL, {"name": name}).get("registered_model", {})

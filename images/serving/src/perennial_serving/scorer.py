@@ -54,7 +54,7 @@ class Scorer:
         return self._bundle.predict_encoded(matrix)
 
     def count(self, matrix: Matrix, scores: Scores, counters: Counts) -> None:
-        """Add these rows to int64[bins], in the order of `Reference.series`. Of several outputs the first is binned, as it is logged.
+        """Add these rows to `VersionCounters.values`. Of several outputs the first is binned, as it is logged.
 
         Offers them to the sample as well; on the event loop only.
         """
@@ -75,7 +75,14 @@ class Scorer:
 def bins_of(reference: Reference) -> Bins:
     """The counter of a reference."""
     return Bins(
-        tuple((each.edges if each.kind == "numeric" else None, len(each.counts)) for each in reference.features)
+        tuple(
+            (
+                each.edges if each.kind == "numeric" else None,
+                len(each.counts),
+                None if each.low is None or each.high is None else (each.low, each.high),
+            )
+            for each in reference.features
+        )
     )
 
 

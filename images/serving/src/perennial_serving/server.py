@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +21,16 @@ from perennial_serving.attributions import Attributions
 from perennial_serving.auth import Keys, tls_context
 from perennial_serving.cache import Cache
 from perennial_serving.connection import Connection
-from perennial_serving.counting import ServerCounters
+from perennial_serving.counting import REQUESTS, ROWS, ServerCounters
 from perennial_serving.edge import Budget
 from perennial_serving.engine import Engine
 from perennial_serving.explain import Explainer
 from perennial_serving.explanations import Explanations
 from perennial_serving.fleet import Fleet
 from perennial_serving.follower import Follower
+from perennial_serving.health import HealthQueries
 from perennial_serving.http_server import Server
-from perennial_serving.metrics import Exposition, OwnTally
+from perennial_serving.metrics import Exposition, Limits, OwnTally
 from perennial_serving.place import Place
 from perennial_serving.prediction_log import PredictionLog
 from perennial_serving.predictions import Predictions
@@ -63,6 +64,10 @@ class Parts:
     place: Place | None = None
     """Among several workers; None: this process answers alone."""
     grpc: GrpcServer | None = None
+    health: HealthQueries = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.health = HealthQueries(self.fleet, self.settings.health_query_seconds)
 
     async def start(self) -> None:
         """On the event loop; until it may answer. What has started is stopped again when another part cannot.
@@ -81,6 +86,7 @@ class Parts:
         if self.prediction_log is not None:
             self.prediction_log.start()
         self.follower.start()
+        self.health.start()
         if self.place is not None:
             self.place.listen(self.fleet, self.settings.end_seconds)
             await self.place.admittance(self.fleet)
@@ -99,6 +105,11 @@ class Parts:
         gc.collect()
         gc.freeze()  # what is here stays; the collector need not look at it again
 
+    def note(self, connections: int) -> None:
+        """Take note of what is in progress; a scrape may ask another worker for it."""
+        in_flight = self.app.counters.in_flight
+        in_flight[REQUESTS], in_flight[ROWS] = connections, self.engine.rows_in_progress
+
     def _may_call(self, metadata: Mapping[str, str | bytes]) -> bool:
         """Whether a gRPC call has a key, where keys are asked for."""
         if self.app.keys is None:
@@ -108,6 +119,7 @@ class Parts:
 
     async def stop(self) -> None:
         """After the last answer. The log comes before the registry: a registry that hangs must not cost rows."""
+        await self.health.stop()
         if self.grpc is not None:
             await self.grpc.stop(self.settings.shutdown_seconds)
         await self.attributions.stop()
@@ -163,7 +175,12 @@ def assemble(platform: Platform, settings: Settings, place: Place | None = None)
         Predictions(fleet, engine, settings, counters, budget),
         Explanations(fleet, settings, counters, budget, Explainer(settings)),
         counters,
-        Exposition(fleet, tally, prediction_log is not None),
+        Exposition(
+            fleet,
+            tally,
+            prediction_log is not None,
+            Limits(settings.max_connections, settings.max_inflight_rows),
+        ),
         prediction_log,
         Keys.load(Path(settings.api_keys_file)) if settings.api_keys_file else None,
     )
@@ -232,4 +249,4 @@ def server_of(parts: Parts) -> Server:
     )
     config.load()
     config.ssl = tls_context(settings)
-    return Server(config, parts.fleet, settings, parts.start, parts.place)
+    return Server(config, parts.fleet, settings, parts.start, parts.place, note=parts.note)

@@ -34,6 +34,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "max_explain_rows": (1, 1_000_000),
     "attribution_rows": (0, 100_000),
     "attribution_seconds": (0.1, 3600),
+    "health_query_seconds": (0, 86_400),
     "pyfunc_workers": (1, 256),
     "pyfunc_queue": (1, 1_000_000),
     "pyfunc_batch_rows": (1, 10_000_000),
@@ -122,6 +123,8 @@ class Settings:
     """Rows of each version, drawn at random, that are explained every `attribution_seconds` to see what moves the answers; 0: none."""
     attribution_seconds: float = 60.0
     """Time between two such rounds; each starts a process that runs when no answer wants the processor, and ends it."""
+    health_query_seconds: float = 30.0
+    """Time between two health queries to each version of a route: rows of its training, whose answers are known. 0: none."""
 
     pyfunc_workers: int = 1
     """Processes for each version of a model that is no bundle: one of another MLflow flavour."""

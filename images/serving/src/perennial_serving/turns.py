@@ -212,7 +212,7 @@ class Turns:
         scores = scorer.predict(matrix)
         ids = prediction_ids(rows, model.mark)
         answers = _answers(model, batch.jobs, scores, ids)
-        scorer.count(matrix, scores, model.counters.bins)
+        scorer.count(matrix, scores, model.counters.values)
         model.counters.predicted(rows)
         made = Made(ids, keys, scores)
         if batch.noted == rows and batch.labels is not None:
