@@ -9,13 +9,14 @@ data      starts a run of the data DAG unless one is already waiting to start.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
 from perennial_spec import names
+from perennial_spec.deployment import Budget
 from perennial_spec.pipeline import PipelineSpec
 from perennial_spec.units import format_duration
 
@@ -229,9 +230,14 @@ def _cooldown(case: _Case) -> Decision | None:
     )
 
 
+def spent(budget: Budget, accepted: Iterable[datetime], now: datetime) -> list[datetime]:
+    """When the runs that count against the budget were accepted, oldest first."""
+    return sorted(moment for moment in accepted if moment > now - budget.per)
+
+
 def _budget(case: _Case) -> Decision | None:
     budget = case.spec.retraining.budget
-    recent = sorted(run.accepted_at for run in case.trainings if run.accepted_at > case.now - budget.per)
+    recent = spent(budget, (run.accepted_at for run in case.trainings), case.now)
     if len(recent) < budget.runs:
         return None
     free = recent[-budget.runs] + budget.per
