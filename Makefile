@@ -26,6 +26,8 @@ lint: install ## Check format, style, types, imports, rules and the lock
 	mypy
 	lint-imports
 	promtool check rules monitoring/rules/*.yml
+	python -m scripts.rulelint
+	python docs/render_alerts.py --check
 
 .PHONY: test
 test: install ## Run all tests but those on Kubernetes (at most 12 minutes on 2 cores)
@@ -68,6 +70,7 @@ render: install ## Write what is made from code: pages, dashboards, and the mess
 	python docs/render_settings.py
 	python docs/render_wire.py
 	PYTHONPATH=monitoring/dashboards/src python -m perennial_dashboards.render
+	python docs/render_alerts.py
 
 .PHONY: clean
 clean: down ## End the platform, and remove the environment and caches; its state stays

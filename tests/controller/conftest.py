@@ -200,7 +200,15 @@ class World:
         )
 
     def settings(self, **changes: Any) -> Settings:
-        quick = {"decide_every": 0.1, "deliver_every": 0.1, "watch_every": 0.1, "reload_every": 0.1, "max_backoff": 0.2}
+        quick = {
+            "decide_every": 0.1,
+            "deliver_every": 0.1,
+            "watch_every": 0.1,
+            "reload_every": 0.1,
+            "max_backoff": 0.2,
+            "look_every": 0.1,
+            "figures_every": 0.0,
+        }
         return Settings(self.platform, port=0, **{**quick, "http_timeout": 3.0, **changes})
 
     def pipeline(self, name: str, retraining: str = NO_LIMITS, psi: float = 0.2) -> Path:

@@ -29,10 +29,18 @@ class RealRegistry:
         assert response.is_success or unless in response.text, response.text
         return dict(response.json())
 
-    def register(self, name: str, data_version: int | None, run_key: str = "run", champion: bool = False) -> str:
+    def register(
+        self,
+        name: str,
+        data_version: int | None,
+        run_key: str = "run",
+        champion: bool = False,
+        verdict: str | None = None,
+    ) -> str:
         self.post("/registered-models/create", {"name": name}, unless="RESOURCE_ALREADY_EXISTS")
         tags = [{"key": "perennial.run_key", "value": run_key}]
         tags += [{"key": "perennial.data_version", "value": str(data_version)}] if data_version is not None else []
+        tags += [{"key": "perennial.verdict", "value": verdict}] if verdict else []
         run = self.post("/runs/create", {"experiment_id": "0"})["run"]["info"]
         source = {"name": name, "run_id": run["run_id"], "source": f"{run['artifact_uri']}/model", "tags": tags}
         made = self.post("/model-versions/create", source)
@@ -85,12 +93,12 @@ async def test_the_champion_and_the_model_of_a_run_are_found(either: Any, http: 
     client = Registry(either.url, http)
     assert await client.champion("planes") is None
     assert await client.of_run("planes", "alert__1") is None
-    first = either.register("planes", 4, run_key="alert__1")
+    first = either.register("planes", 4, run_key="alert__1", verdict="rejected")
     assert await client.champion("planes") is None, "a model without the alias has no champion"
     second = either.register("planes", 6, run_key="alert__2", champion=True)
     third = either.register("planes", 7, run_key="alert__2")
     assert await client.champion("planes") == ModelVersion(second, 6)
-    assert await client.of_run("planes", "alert__1") == ModelVersion(first, 4)
+    assert await client.of_run("planes", "alert__1") == ModelVersion(first, 4, "rejected")
     assert await client.of_run("planes", "alert__2") == ModelVersion(third, 7), "the newest"
     assert await client.of_run("planes", "alert__3") is None
 

@@ -132,6 +132,22 @@ def test_drift_closes_the_loop_and_no_request_fails(loop: Loop) -> None:
     assert int(champion(loop)) > 1
 
 
+def test_the_loop_tells_how_it_is_doing(loop: Loop) -> None:
+    text = httpx.get(f"{loop.platform.controller_url}/metrics", timeout=30).text
+    figures = {
+        name: float(value) for name, value in (line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+    }
+    ended = {
+        result: figures[f'{names.RUNS}{{outcome="{result}",pipeline="trips"}}'] for result in ("promoted", "rejected")
+    }
+    assert ended["promoted"] >= 2
+    assert ended["rejected"] >= 1, "the challenger that is no better"
+    assert figures[f'{names.RUN_FAILURES_IN_A_ROW}{{pipeline="trips"}}'] == 0
+    assert figures[f'{names.RETRAININGS_SINCE_PROMOTION}{{pipeline="trips"}}'] == 0
+    assert time.time() - figures[names.WATCHDOG_RECEIVED] < 120, "Alertmanager sends what fires always"
+    assert httpx.get(f"{loop.platform.controller_url}/readyz", timeout=30).text == "ok\n"
+
+
 def test_a_person_takes_a_promotion_back_under_load_and_no_request_fails(loop: Loop) -> None:
     bad, good = champion(loop), "1"
     traffic, ended = rows_of(trips(SUMMER, "2024-05-01", 10, seed=5))[:10], threading.Event()

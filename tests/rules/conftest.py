@@ -19,6 +19,7 @@ from perennial_spec import names
 RULES = Path(__file__).parents[2] / "monitoring" / "rules"
 FILES = sorted(RULES.glob("*.yml"))
 ORDER = (
+    "perennial-watchdog",
     "perennial-reference",
     "perennial-drift-5m",
     "perennial-drift-1h",
@@ -37,6 +38,7 @@ ORDER = (
     "perennial-concept",
     "perennial-serving",
     "perennial-platform",
+    "perennial-loop",
 )
 """As in a Prometheus that is not in a hurry; without it promtool takes the groups in any order, and results are some steps late."""
 GONE = math.nan
@@ -85,9 +87,14 @@ class World:
         self.set(names.DRIFT_THRESHOLD, psi, **by).set(names.DRIFT_MIN_ROWS, min_rows, **by)
         self.set(names.DRIFT_WINDOW, 1, window=window, **by)
         self.set(names.ATTRIBUTION_SHIFT_LIMIT, shift, **by).set(names.ATTRIBUTION_MIN_ROWS, 200, **by)
+        self.controller()
         for trigger in on:
             self.set(names.RETRAIN_ON, 1, trigger=trigger, **by)
         return self
+
+    def controller(self, instance: str = "c:1") -> World:
+        """What a controller exports whether or not there is a pipeline."""
+        return self.set(names.LEDGER_UP, 1, job="controller", instance=instance)
 
     def champion(
         self,
@@ -197,20 +204,34 @@ class World:
         return self.values({"it": (expression, self.steps - 1 if step is None else step)})["it"]
 
     def values(self, asked: Mapping[str, tuple[str, int]]) -> dict[str, list[tuple[dict[str, str], float]]]:
-        """Several at once: promtool replays the world only once."""
+        """Several at once: promtool replays the world only once. The alert that fires always is left out, unless it is asked for."""
         # promtool compares and does not tell: what it expected is a value that never is, and what it got is read from its report.
         tests = [
             {"expr": expression, "eval_time": f"{step * STEP}s", "exp_samples": [{"labels": "never{}", "value": -1}]}
             for expression, step in asked.values()
         ]
         report = self._promtool({"promql_expr_test": tests})
-        return dict(zip(asked, _reported(report, len(asked)), strict=True))
+        found = dict(zip(asked, _reported(report, len(asked)), strict=True))
+        for name, (expression, _) in asked.items():
+            if names.ALERT_WATCHDOG not in expression:
+                found[name] = [sample for sample in found[name] if sample[0].get("alertname") != names.ALERT_WATCHDOG]
+        return found
 
     def firing(self, step: int | None = None, alert: str = "") -> list[dict[str, str]]:
         """Labels of the alerts that fire, without those that all alerts have."""
         matcher = f'alertstate="firing", alertname="{alert}"' if alert else 'alertstate="firing"'
         found = self.value(f"ALERTS{{{matcher}}}", step)
         return sorted(({k: v for k, v in labels.items() if k != "alertstate"} for labels, _ in found), key=str)
+
+    def alertnames(self, step: int | None = None) -> list[str]:
+        """Names of the alerts that fire."""
+        return [labels["alertname"] for labels in self.firing(step)]
+
+    def history(self, alert: str, steps: Sequence[int]) -> list[bool]:
+        """Whether an alert fires, at each of these steps."""
+        asked = {str(step): (f'ALERTS{{alertstate="firing", alertname="{alert}"}}', step) for step in steps}
+        found = self.values(asked)
+        return [bool(found[str(step)]) for step in steps]
 
     def check_alert(self, alert: str, step: int, labels: dict[str, str], annotations: dict[str, str]) -> None:
         """Fails unless promtool finds exactly this alert."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,28 @@ def test_an_analysis_may_take_as_long_as_it_bakes(write_pipeline: Write, good_te
     spec = load_pipeline(write_pipeline(text=good_text + "deployment: {bake: 6h}\n")).spec
     assert spec.step_timeout("analyse").total_seconds() == 7 * 3600
     assert spec.step_timeout("train").total_seconds() == 3600
+
+
+def test_limits_of_the_service_are_said_once(write_pipeline: Write, good_text: str) -> None:
+    def limits(name: str, more: str) -> tuple[float, float]:
+        folder = write_pipeline(name, text=good_text.replace("name: demo", f"name: {name}") + more)
+        spec = load_pipeline(folder).spec
+        return spec.error_rate_limit, spec.latency_limit.total_seconds()
+
+    abort = "deployment: {abort_on: [{error_rate: 2%}, {latency_p99: 50ms}, {error_rate: 3%}]}\n"
+    assert limits("bare", "") == (0.01, 0.5)
+    assert limits("abort", abort) == (0.02, 0.05)
+    assert limits("both", abort + "monitoring: {service: {error_rate: 5%}}\n") == (0.05, 0.05)
+
+
+def test_a_run_may_take_as_long_as_its_steps_or_as_the_spec_says(write_pipeline: Write, good_text: str) -> None:
+    def longest(name: str, more: str) -> timedelta:
+        folder = write_pipeline(name, text=good_text.replace("name: demo", f"name: {name}") + more)
+        return load_pipeline(folder).spec.run_limit
+
+    hour = timedelta(hours=1)
+    replace = "deployment: {strategy: replace}\n"
+    assert longest("replaced", replace) == 5 * hour  # ingest, validate, train, evaluate, promote
+    assert longest("quick", replace + "resources: {train: {timeout: 15m}}\n") == 4.25 * hour
+    assert longest("canary", "deployment: {max_bake: 2h}\n") == (5 + 2 * (1 + 1 + 2)) * hour
+    assert longest("said", "monitoring: {runs: {longest: 90m}}\n") == 1.5 * hour

@@ -128,6 +128,8 @@ class FakeAirflow:
         return JSONResponse(run) if run else JSONResponse({"detail": "not found"}, 404)
 
     async def _list(self, request: Request) -> Response:
+        if request.headers.get("authorization") != f"Bearer {self.token}":
+            return JSONResponse({"detail": "Invalid JWT token"}, 401)
         body = await request.json()
         runs = [r for r in self.runs.values() if r["dag_id"] in body["dag_ids"] and r["state"] in body["states"]]
         return JSONResponse({"dag_runs": runs[: body["page_limit"]], "total_entries": len(runs)})
@@ -153,11 +155,19 @@ class FakeRegistry:
             ]
         )
 
-    def register(self, name: str, data_version: int | None, run_key: str = "run", champion: bool = False) -> str:
+    def register(
+        self,
+        name: str,
+        data_version: int | None,
+        run_key: str = "run",
+        champion: bool = False,
+        verdict: str | None = None,
+    ) -> str:
         versions = self.versions.setdefault(name, [])
         version = str(len(versions) + 1)
         tags = {"perennial.run_key": run_key}
         tags |= {"perennial.data_version": str(data_version)} if data_version is not None else {}
+        tags |= {"perennial.verdict": verdict} if verdict else {}
         versions.append({"name": name, "version": version, "tags": [{"key": k, "value": v} for k, v in tags.items()]})
         if champion:
             self.champions[name] = version

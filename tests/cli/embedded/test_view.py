@@ -8,7 +8,7 @@ from rich.console import Console
 from perennial_cli.embedded.home import Home
 from perennial_cli.embedded.process import Seen
 from perennial_cli.embedded.state import PartState, PartStatus, PlatformState
-from perennial_cli.embedded.view import StartProgress, as_document, failures, table
+from perennial_cli.embedded.view import StartProgress, answering, as_document, failures, table
 
 
 def platform(*parts: PartState) -> PlatformState:
@@ -72,3 +72,12 @@ def test_an_optional_part_does_not_make_the_document_unhealthy(tmp_path: Path) -
     document = as_document(Home(tmp_path), state)
     assert document["healthy"] is True
     assert [part["status"] for part in document["parts"]] == ["ready", "failing"]
+
+
+def test_only_a_part_that_is_ready_and_has_an_address_can_be_asked() -> None:
+    url = "http://127.0.0.1:1"
+    assert answering(web("ready", address=url), "web") == [url]
+    assert answering(web("ready"), "web") == []
+    assert answering(web("failing", address=url), "web") == []
+    assert answering(web("ready", address=url), "other") == []
+    assert answering(None, "web") == []

@@ -61,6 +61,18 @@ class Pause:
     reason: str
 
 
+def warnings(url: str, seconds: float = 2.0) -> list[str]:
+    """What the controller at `url` wants people to know though it is ready; nothing when it does not answer, for others tell that."""
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url}/readyz", timeout=seconds, trust_env=False)
+    except httpx.HTTPError:
+        return []
+    found = (line.partition("warning: ") for line in answer.text.splitlines())
+    return [text for before, mark, text in found if mark and not before] if answer.is_success else []
+
+
 class Controller:
     """The controller's JSON interface, as the token in `PERENNIAL_TOKEN_FILE` allows."""
 

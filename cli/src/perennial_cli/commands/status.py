@@ -21,15 +21,17 @@ def command(
     """
     import json
 
+    from perennial_cli.clients.controller import warnings
     from perennial_cli.console import make_console
     from perennial_cli.embedded import supervisor
     from perennial_cli.embedded.home import find_home
-    from perennial_cli.embedded.view import as_document, failures, table
+    from perennial_cli.embedded.view import answering, as_document, failures, table
 
     folder = find_home(home)
     state = supervisor.status(folder)
+    known = [text for address in answering(state, "controller") for text in warnings(address)]
     if as_json:
-        typer.echo(json.dumps(as_document(folder, state), indent=2))
+        typer.echo(json.dumps({**as_document(folder, state), "warnings": known}, indent=2))
     elif state is None:
         make_console().print(f"The platform is not running ({folder.path}). Start it with: perennial up")
     else:
@@ -37,6 +39,8 @@ def command(
         console.print(table(state))
         for text in failures(folder, state):
             console.print(text, markup=False)
+        for text in known:
+            console.print(f"\nwarning: {text}", markup=False, style="yellow")
     if state is None:
         raise typer.Exit(NOT_RUNNING)
     if not state.healthy:

@@ -107,6 +107,12 @@ def failures(home: Home, state: PlatformState) -> list[str]:
     ]
 
 
+def answering(state: PlatformState | None, name: str) -> list[str]:
+    """The address of a part, when it is ready and has one."""
+    parts = state.parts if state else ()
+    return [part.address for part in parts if part.name == name and part.status == "ready" and part.address]
+
+
 def as_document(home: Home, state: PlatformState | None) -> dict[str, Any]:
     """The state for programs."""
     if state is None:

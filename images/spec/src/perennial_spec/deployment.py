@@ -114,12 +114,36 @@ class Log(Model):
     predictions meet a label, and `min_labels` takes longer to reach."""
 
 
+class Service(Model):
+    """When the model server answers too slowly, or with too many errors; judged over the last 5 minutes, on all versions together."""
+
+    error_rate: Share | None = None
+    """Share of the requests that failed on the server's side (5xx). Without it the limit in `deployment.abort_on`, or 1%."""
+    latency_p99: Duration | None = None
+    """From the first byte of a request to its answer. Without it the limit in `deployment.abort_on`, or 500ms."""
+    min_requests: int = Field(default=100, ge=1)
+    """Fewer requests within 5 minutes are never judged."""
+
+
+class Runs(Model):
+    """When the training runs need a person."""
+
+    failures: int = Field(default=2, ge=1)
+    """So many runs in a row that ended without a verdict on a model raise an alert. A challenger that was rejected is no failure."""
+    without_promotion: int = Field(default=5, ge=1)
+    """So many retrainings by alerts, of which none led to a new champion, raise an alert."""
+    longest: Duration | None = None
+    """A run that is active for longer raises an alert. Without it the sum of the timeouts of its steps, one attempt each."""
+
+
 class Monitoring(Model):
     """What raises an alert while the model serves."""
 
     drift: Drift = Drift()
     concept: Concept = Concept()
     quality: Quality | None = None
+    service: Service = Service()
+    runs: Runs = Runs()
     log: Log = Log()
 
     @model_validator(mode="after")
@@ -159,7 +183,9 @@ class StepResources(Model):
 
 
 class Lifetime(Model):
-    """How long the model is expected to hold; printed on the model card."""
+    """How long the model is expected to hold; printed on the model card. A champion older than `review_every` raises an alert."""
 
     review_every: Duration = timedelta(days=90)
+    """Since its training."""
     retire_after: Duration = timedelta(days=730)
+    """Since its training."""

@@ -16,6 +16,8 @@ from perennial_spec.model import METRICS_OF, Evaluation, MetricGate, ModelSpec, 
 PipelineName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=40)]
 """A DNS label short enough to leave room for suffixes in Kubernetes object names."""
 
+DEFAULT_ERROR_RATE = 0.01
+DEFAULT_LATENCY_P99 = timedelta(milliseconds=500)
 Resourced = Literal["ingest", "validate", "train", "evaluate", "signoff", "deploy", "analyse", "promote", "rollback"]
 
 
@@ -87,3 +89,28 @@ class PipelineSpec(Model):
         """How long one attempt of `step` may take; `analyse` waits for traffic, and gets that time on top of its work."""
         waits = max(self.deployment.bake, self.deployment.max_bake) if step == "analyse" else timedelta(0)
         return self.step_resources(step).timeout + waits
+
+    @property
+    def run_limit(self) -> timedelta:
+        """How long a training run may be active before somebody is told; the time that a person takes to approve is not in it."""
+        if self.monitoring.runs.longest is not None:
+            return self.monitoring.runs.longest
+        judged = len(self.deployment.rollout) - 1
+        steps = ("ingest", "validate", "train", "evaluate", *("deploy", "analyse") * judged, "promote")
+        return sum((self.step_timeout(step) for step in steps), timedelta(0))
+
+    @property
+    def error_rate_limit(self) -> float:
+        """Share of failed requests above which the service is in trouble."""
+        if self.monitoring.service.error_rate is not None:
+            return self.monitoring.service.error_rate
+        limits = (entry.error_rate for entry in self.deployment.abort_on if entry.error_rate is not None)
+        return min(limits, default=DEFAULT_ERROR_RATE)
+
+    @property
+    def latency_limit(self) -> timedelta:
+        """99th percentile of the latency above which the service is in trouble."""
+        if self.monitoring.service.latency_p99 is not None:
+            return self.monitoring.service.latency_p99
+        limits = (entry.latency_p99 for entry in self.deployment.abort_on if entry.latency_p99 is not None)
+        return min(limits, default=DEFAULT_LATENCY_P99)

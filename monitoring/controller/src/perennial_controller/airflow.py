@@ -54,6 +54,8 @@ class Airflow:
         self._http = http
         self._token: str | None = None
         self._login = asyncio.Lock()
+        self.answers: bool | None = None
+        """Whether it answered, and took our token, when it was last asked; None: it was not asked yet."""
 
     async def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> bool:
         """Start a run. False: Airflow has a run of that id already, which is as good.
@@ -108,6 +110,15 @@ class Airflow:
         return answer
 
     async def _request(self, method: str, path: str, json: dict[str, Any] | None = None) -> httpx.Response:
+        try:
+            response = await self._with_token(method, path, json)
+        except AirflowAway:
+            self.answers = False
+            raise
+        self.answers = response.status_code < 500
+        return response
+
+    async def _with_token(self, method: str, path: str, json: dict[str, Any] | None) -> httpx.Response:
         token = self._token or await self._renew(None)
         response = await self._send(method, path, json, token)
         if response.status_code in (401, 403):

@@ -32,6 +32,7 @@ from perennial_controller.requests import (
     idempotency_key,
     read,
 )
+from perennial_spec import names
 from perennial_spec.errors import PerennialError, PipelineNotFound, RequestError, SpecError
 
 log = logging.getLogger(__name__)
@@ -112,9 +113,15 @@ def _problem(error: PerennialError, status: int, headers: dict[str, str] | None 
 
 
 async def receive_alerts(controller: Controller, request: Request) -> Response:
-    """Alertmanager's webhook. 200 only when every alert is in the ledger; Alertmanager repeats what it got 5xx for."""
+    """Alertmanager's webhook. 200 only when every alert is in the ledger; Alertmanager repeats what it got 5xx for.
+
+    The alert that fires always is no event: only when it last came is kept.
+    """
     notification = await read(request, Notification)
-    written = await _write(controller, [event_of(alert) for alert in notification.alerts])
+    heartbeats = [alert for alert in notification.alerts if alert.labels.get("alertname") == names.ALERT_WATCHDOG]
+    if any(alert.status == "firing" for alert in heartbeats):
+        await _heard(controller)
+    written = await _write(controller, [event_of(alert) for alert in notification.alerts if alert not in heartbeats])
     controller.open_events.set()
     return JSONResponse({"decisions": [event.id for event in written], "new": sum(event.new for event in written)})
 
@@ -236,24 +243,37 @@ async def healthy(controller: Controller, request: Request) -> Response:
 
 
 async def ready(controller: Controller, request: Request) -> Response:
-    """The ledger can be written: without it no alert may be taken."""
+    """The ledger can be written: without it no alert may be taken. What else people should know stands in lines of their own.
+
+    A controller that alerts do not reach is ready all the same: taken out of service, it could not even be reached again.
+    """
     if not controller.migrated:
         return _problem(RequestError("the ledger has not answered yet"), 503)
     async with asyncio.timeout(2):
         await controller.ledger.ping()
-    return PlainTextResponse("ok\n")
+    warning = controller.watchdog.warning
+    return PlainTextResponse(f"ok\nwarning: {warning}\n" if warning else "ok\n")
 
 
 async def metrics(controller: Controller, request: Request) -> Response:
-    """Thresholds always; the backlog as far as the ledger answers."""
+    """Thresholds always; the backlog and the runs as far as the ledger answers."""
     backlog = None
     try:
         async with asyncio.timeout(2):
-            backlog = await controller.ledger.backlog() if controller.migrated else None
+            if controller.migrated:
+                await controller.read_figures()
+                backlog = await controller.ledger.backlog()
     except LEDGER_ERRORS as error:
         log.warning("/metrics: the ledger does not answer: %s", brief(error))
     controller.metrics.ledger(backlog, utc_now())
     return Response(generate_latest(controller.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _heard(controller: Controller) -> None:
+    if not controller.migrated:
+        raise TimeoutError("the ledger has not answered yet")
+    async with asyncio.timeout(_DB_SECONDS):
+        await controller.watchdog.received()
 
 
 async def _write(controller: Controller, events: list[NewEvent]) -> list[Written]:

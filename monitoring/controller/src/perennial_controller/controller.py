@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,8 @@ from perennial_controller.decider import Decider
 from perennial_controller.facts import FactFinder
 from perennial_controller.freshness import DataClock
 from perennial_controller.ledger import Ledger, engine_of
+from perennial_controller.loop_metrics import LoopMetrics
+from perennial_controller.marks import schedule_mark
 from perennial_controller.metrics import ControllerMetrics
 from perennial_controller.outbox import Outbox
 from perennial_controller.outcomes import Outcomes
@@ -25,6 +28,7 @@ from perennial_controller.registry import Registry
 from perennial_controller.settings import Settings
 from perennial_controller.specs import Specs
 from perennial_controller.thresholds import Thresholds
+from perennial_controller.watchdog import Watchdog
 from perennial_spec.errors import PerennialError
 
 log = logging.getLogger(__name__)
@@ -49,12 +53,17 @@ class Controller:
     outbox: Outbox
     outcomes: Outcomes
     data_clock: DataClock
+    loop: LoopMetrics
+    watchdog: Watchdog
     http: httpx.AsyncClient
     open_events: asyncio.Event
     """Set when there may be something to decide."""
     undelivered: asyncio.Event
     """Set when there may be something to deliver."""
     migrated: bool = False
+    _schedules: frozenset[str] | None = None
+    """Those that the ledger has noted."""
+    _figures_read: float = 0.0
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
@@ -75,7 +84,8 @@ class Controller:
         metrics = ControllerMetrics()
         open_events, undelivered = asyncio.Event(), asyncio.Event()
         lease = timedelta(seconds=4 * settings.http_timeout)  # a delivery is at most a call, a login and a second call
-        for collector in (Thresholds(specs), data_clock):
+        loop = LoopMetrics(specs, airflow, utc_now)
+        for collector in (Thresholds(specs), data_clock, loop):
             metrics.registry.register(collector)
         return cls(
             settings=settings,
@@ -87,6 +97,8 @@ class Controller:
             outbox=Outbox(ledger, airflow, metrics, utc_now, lease, settings.max_backoff),
             outcomes=Outcomes(ledger, airflow, registry, specs, utc_now),
             data_clock=data_clock,
+            loop=loop,
+            watchdog=Watchdog(ledger, utc_now, settings.watchdog_after, utc_now()),
             http=http,
             open_events=open_events,
             undelivered=undelivered,
@@ -101,6 +113,8 @@ class Controller:
             self._every("decisions", settings.decide_every, self.decider.decide_all, self.open_events),
             self._every("outbox", settings.deliver_every, self.outbox.deliver_due, self.undelivered),
             self._every("outcomes", settings.watch_every, self.outcomes.look),
+            self._every("schedules", settings.reload_every, self._note_schedules),
+            self._every("watchdog", settings.look_every, self.watchdog.look),
         ]
         self._tasks = [asyncio.create_task(self._prepare_ledger()), *(asyncio.create_task(loop) for loop in loops)]
 
@@ -128,6 +142,26 @@ class Controller:
     async def _reload(self) -> None:
         await asyncio.to_thread(self.specs.refresh)
         await asyncio.to_thread(self.data_clock.refresh, self.specs.all())
+
+    async def _note_schedules(self) -> None:
+        specs = {pipeline.name: pipeline.spec.retraining.schedule for pipeline in self.specs.all()}
+        schedules = frozenset(schedule_mark(name, schedule) for name, schedule in specs.items() if schedule)
+        if schedules != self._schedules:
+            await self.ledger.keep_schedules(schedules, utc_now())
+            self._schedules = schedules
+
+    async def read_figures(self) -> None:
+        """Bring the metrics of the loop up to date, unless they just were.
+
+        Raises:
+            what `LEDGER_ERRORS` names: the last figures stay.
+        """
+        now = time.monotonic()
+        if self.loop.figures is not None and now < self._figures_read + self.settings.figures_every:
+            return
+        budgets = (pipeline.spec.retraining.budget.per for pipeline in self.specs.all())
+        self.loop.figures = await self.ledger.figures(utc_now() - max(budgets, default=timedelta(0)))
+        self._figures_read = now
 
     async def _every(
         self, name: str, seconds: float, work: Callable[[], Awaitable[None]], wake: asyncio.Event | None = None

@@ -53,6 +53,8 @@ class Entry:
     """The version in the registry that the run has registered."""
     data_version: int | None
     """The version of the data which that model was trained on."""
+    verdict: str | None
+    """What the registry said of that model when the run ended: promoted, rejected, rolled_back, or how far it came."""
     seen_data_version: int | None
     """Newest version of the data that had passed validation when this was accepted; of a successor that is not accepted yet:
     when the row before it was."""

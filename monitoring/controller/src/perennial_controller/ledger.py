@@ -6,7 +6,7 @@ taken under a lock of the database, so that two controllers take them one after 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from perennial_controller.entry import Entry
 from perennial_controller.events import ALL_PIPELINES, MAX_SUMMARY, NewEvent, run_id_of, successor_key, target_dag
+from perennial_controller.figures import Figures, read_runs
+from perennial_controller.marks import keep_schedules, read_marks, set_mark
 from perennial_controller.policy import HELD, ORDERS, Decision, DecisionKind, History, Pause, Run
+from perennial_controller.registry import ModelVersion
 from perennial_controller.tables import UNANSWERED, decisions
 from perennial_spec.errors import PlatformError
 
@@ -169,6 +172,26 @@ class Ledger:
             orders = await _orders(connection)
         return {order.pipeline: order.pause() for order in orders if order.kind == "pause"}
 
+    async def figures(self, since: datetime) -> Figures:
+        """How every pipeline's runs are doing; those within the budgets' time were accepted after `since`."""
+        async with self._engine.connect() as connection:
+            return Figures(await read_runs(connection, since), await read_marks(connection))
+
+    # -- moments --
+
+    async def mark(self, name: str, at: datetime) -> None:
+        async with self._engine.begin() as connection:
+            await set_mark(connection, name, at)
+
+    async def marked(self, name: str) -> datetime | None:
+        async with self._engine.connect() as connection:
+            return (await read_marks(connection)).get(name)
+
+    async def keep_schedules(self, names: Iterable[str], now: datetime) -> None:
+        """Note which schedules there are now, each with the moment when it was first seen."""
+        async with self._engine.begin() as connection:
+            await keep_schedules(connection, names, now)
+
     # -- outbox --
 
     async def retry_now(self, now: datetime) -> None:
@@ -213,8 +236,12 @@ class Ledger:
         async with self._engine.connect() as connection:
             return await _rows(connection, query)
 
-    async def finished(self, id: int, outcome: str, at: datetime, model: str | None, data: int | None) -> None:
-        await self._set(id, outcome=outcome, finished_at=at, model_version=model, data_version=data)
+    async def finished(self, id: int, outcome: str, at: datetime, model: ModelVersion | None) -> None:
+        """A run has ended; `model` is what it has registered."""
+        made: dict[str, Any] = {}
+        if model is not None:
+            made = {"model_version": model.version, "data_version": model.data_version, "verdict": model.verdict}
+        await self._set(id, outcome=outcome, finished_at=at, **made)
 
     async def knows(self, dag_id: str, run_id: str) -> bool:
         """Whether a row has started, or stands for, this run."""

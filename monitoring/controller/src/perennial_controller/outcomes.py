@@ -54,13 +54,13 @@ class Outcomes:
         run = await self.airflow.run(entry.dag_id, entry.run_id)
         if run is None:
             log.warning("Airflow no longer knows run %s of %s", entry.run_id, entry.dag_id)
-            await self.ledger.finished(entry.id, "lost", self.clock(), None, None)
+            await self.ledger.finished(entry.id, "lost", self.clock(), None)
         elif run.finished:
             # The registry first: a run that is written as ended without its model could be trained again on the same data.
             model = await self.registry.of_run(entry.pipeline, entry.run_id)
-            version, data = (model.version, model.data_version) if model else (None, None)
-            await self.ledger.finished(entry.id, run.state, run.ended_at or self.clock(), version, data)
-            log.info("run %s ended with %s, model version %s", entry.run_id, run.state, version or "none")
+            await self.ledger.finished(entry.id, run.state, run.ended_at or self.clock(), model)
+            made = f"model version {model.version} ({model.verdict})" if model else "no model"
+            log.info("run %s ended with %s, %s", entry.run_id, run.state, made)
 
     async def _adopt(self) -> None:
         pipelines = {names.dag_id(pipeline.name): pipeline.name for pipeline in self.specs.all()}

@@ -11,13 +11,14 @@ note      something that a person does or orders (a pause, its end, a rollback):
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal, get_args
 
 from perennial_spec import names
+from perennial_spec.deployment import Budget
 from perennial_spec.pipeline import PipelineSpec
 from perennial_spec.units import format_duration
 
@@ -280,9 +281,14 @@ def _cooldown(case: _Case) -> Decision | None:
     )
 
 
+def spent(budget: Budget, accepted: Iterable[datetime], now: datetime) -> list[datetime]:
+    """When the runs that count against the budget were accepted, oldest first."""
+    return sorted(moment for moment in accepted if moment > now - budget.per)
+
+
 def _budget(case: _Case) -> Decision | None:
     budget = case.spec.retraining.budget
-    recent = sorted(run.accepted_at for run in case.trainings if run.accepted_at > case.now - budget.per)
+    recent = spent(budget, (run.accepted_at for run in case.trainings), case.now)
     if len(recent) < budget.runs:
         return None
     free = recent[-budget.runs] + budget.per

@@ -18,6 +18,8 @@ class ModelVersion:
     version: str
     data_version: int | None
     """The version of the data that it was trained on; None for a model that did not come from a run of ours."""
+    verdict: str | None = None
+    """`names.TAG_VERDICT`."""
 
 
 class Registry:
@@ -78,7 +80,7 @@ def _version(value: Any) -> ModelVersion:
     try:
         tags = {tag["key"]: tag["value"] for tag in value.get("tags", [])}
         data = tags.get(names.TAG_DATA_VERSION)
-        return ModelVersion(str(value["version"]), None if data is None else int(data))
+        return ModelVersion(str(value["version"]), None if data is None else int(data), tags.get(names.TAG_VERDICT))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RegistryError(f"a model version in the registry's answer cannot be read ({error!r})") from None
 

@@ -35,6 +35,12 @@ class Settings:
     """Seconds that Airflow and the registry have to answer."""
     max_backoff: float = 30.0
     """Seconds between two deliveries of one decision, at most."""
+    watchdog_after: timedelta = timedelta(minutes=5)
+    """Without PerennialWatchdog for so long, alerts no longer arrive. Several times Alertmanager's `repeat_interval` for it."""
+    figures_every: float = 5.0
+    """Seconds for which the figures of the runs hold: reading them anew takes the ledger longer the more runs it knows."""
+    look_every: float = 5.0
+    """Seconds between two looks whether it came."""
     alert_expiry: timedelta = timedelta(hours=24)
     """An alert of which no copy came for so long has ended, even if nobody said so. Longer than Alertmanager's `repeat_interval`."""
 

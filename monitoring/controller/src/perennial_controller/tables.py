@@ -43,10 +43,18 @@ decisions = Table(
     Column("finished_at", _TIME),
     Column("model_version", Text),
     Column("data_version", BigInteger),
+    Column("verdict", Text),
     # -- the row that asks again, when an alert's run did not succeed --
     Column("seen_data_version", BigInteger),
     Column("successor_id", BigInteger),
 )
+marks = Table(
+    "perennial_marks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("at", _TIME, nullable=False),
+)
+"""Moments that are no decisions; see `marks.py`."""
 UNANSWERED = text("kind = 'alert' AND outcome <> 'success' AND resolved_at IS NULL AND successor_id IS NULL")
 """Alerts that fire although their run is over without success, and that no other row follows."""
 

@@ -38,6 +38,14 @@ _GAUGES = (
     _Gauge(names.QUALITY_MIN_LABELS, "Labels below which quality is not judged (monitoring.quality.min_labels)"),
     _Gauge(names.RETRAIN_ON, "1 for what starts a retraining (retraining.on)", ("trigger",)),
     _Gauge(names.DATA_FRESHNESS_LIMIT, "Age at which the newest data is stale (data.freshness), in seconds"),
+    _Gauge(names.ERROR_RATE_LIMIT, "Largest share of failed requests (monitoring.service.error_rate)"),
+    _Gauge(names.LATENCY_LIMIT, "Largest p99 of the latency (monitoring.service.latency_p99), in seconds"),
+    _Gauge(names.SERVICE_MIN_REQUESTS, "Requests in 5 minutes below which neither is judged (monitoring.service)"),
+    _Gauge(names.MODEL_REVIEW_AFTER, "Age at which a champion is due for review (lifetime.review_every), in seconds"),
+    _Gauge(names.MODEL_RETIRE_AFTER, "Age at which a champion is due to retire (lifetime.retire_after), in seconds"),
+    _Gauge(names.RUN_LIMIT, "Longest that a training run may be active (monitoring.runs.longest), in seconds"),
+    _Gauge(names.RUN_FAILURES_LIMIT, "Failed runs in a row that are too many (monitoring.runs.failures)"),
+    _Gauge(names.RETRAININGS_LIMIT, "Retrainings in vain that are too many (monitoring.runs.without_promotion)"),
 )
 
 
@@ -85,3 +93,15 @@ def _values(spec: PipelineSpec) -> Iterator[tuple[str, tuple[str, ...], float]]:
         yield names.RETRAIN_ON, (trigger,), 1
     if spec.data.freshness is not None:
         yield names.DATA_FRESHNESS_LIMIT, (), spec.data.freshness.total_seconds()
+    yield from _of_the_service(spec)
+    yield names.RUN_LIMIT, (), spec.run_limit.total_seconds()
+    yield names.RUN_FAILURES_LIMIT, (), spec.monitoring.runs.failures
+    yield names.RETRAININGS_LIMIT, (), spec.monitoring.runs.without_promotion
+
+
+def _of_the_service(spec: PipelineSpec) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    yield names.ERROR_RATE_LIMIT, (), spec.error_rate_limit
+    yield names.LATENCY_LIMIT, (), spec.latency_limit.total_seconds()
+    yield names.SERVICE_MIN_REQUESTS, (), spec.monitoring.service.min_requests
+    yield names.MODEL_REVIEW_AFTER, (), spec.lifetime.review_every.total_seconds()
+    yield names.MODEL_RETIRE_AFTER, (), spec.lifetime.retire_after.total_seconds()
