@@ -5,7 +5,7 @@ a newer one of its entity stands beside it; and predictions without an entity, w
 
 What is in the window follows from the two logs and the clock alone: the order of the rows, repetitions and restarts do not matter.
 A prediction is in it for `length` after it was made; a label, for `length` after it was written (its own time may be another clock's).
-Memory is bounded by what the window holds: about 100 bytes for a prediction and 50 for a label.
+Memory is bounded by what the window holds: about 250 bytes for a prediction with its label.
 """
 
 from __future__ import annotations
