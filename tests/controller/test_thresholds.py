@@ -36,6 +36,8 @@ async def test_every_threshold_of_a_pipeline_is_a_gauge(world: Any) -> None:
         'perennial_attribution_min_rows{pipeline="flights"}': 200,
         'perennial_quality_min{metric="roc_auc",pipeline="flights"}': 0.68,
         'perennial_quality_min_labels{pipeline="flights"}': 200,
+        'perennial_quality_min_labelled_share{pipeline="flights"}': 0.5,
+        'perennial_label_arrives_after_seconds{pipeline="flights"}': 0,
         'perennial_retrain_on{pipeline="flights",trigger="drift"}': 1,
         'perennial_retrain_on{pipeline="flights",trigger="freshness"}': 1,
         'perennial_data_freshness_limit_seconds{pipeline="flights"}': 36 * 3600,
@@ -47,6 +49,24 @@ async def test_every_threshold_of_a_pipeline_is_a_gauge(world: Any) -> None:
         'perennial_run_limit_seconds{pipeline="flights"}': (4 + 2 * 2 + 1 + 2) * 3600,
         'perennial_run_failures_limit{pipeline="flights"}': 2,
         'perennial_retrainings_without_promotion_limit{pipeline="flights"}': 5,
+    }
+
+
+async def test_the_gates_of_slices_are_their_limits_and_the_strictest_counts(world: Any) -> None:
+    world.pipeline("flights")
+    file = world.pipelines / "flights" / "pipeline.yaml"
+    gates = """gates: [{metric: roc_auc, min: 0.6}, {slice: origin, metric: roc_auc, min: 0.5, min_rows: 300},
+      {slice: origin, metric: roc_auc, min: 0.55}, {slice: origin, metric: brier, max: 0.2, min_rows: 50}]"""
+    file.write_text(file.read_text().replace("gates: [{metric: roc_auc, min: 0.6}]", gates))
+    async with world.controller() as client:
+        metrics = await client.metrics()
+    assert {
+        name: value for name, value in metrics.items() if "quality_slice" in name and 'pipeline="flights"' in name
+    } == {
+        'perennial_quality_slice_min{metric="roc_auc",pipeline="flights",slice="origin"}': 0.55,
+        'perennial_quality_slice_max{metric="brier",pipeline="flights",slice="origin"}': 0.2,
+        'perennial_quality_slice_min_labels{metric="roc_auc",pipeline="flights",slice="origin"}': 300,
+        'perennial_quality_slice_min_labels{metric="brier",pipeline="flights",slice="origin"}': 50,
     }
 
 

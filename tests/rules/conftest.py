@@ -60,7 +60,7 @@ class World:
     order: tuple[str, ...] = ORDER
 
     def set(
-        self, name: str, value: float | Sequence[float | None], start: int = 0, end: int | None = None, **labels: str
+        self, name: str, value: float | Sequence[float | None], /, start: int = 0, end: int | None = None, **labels: str
     ) -> World:
         """A gauge, constant or one value per step, that exists from step `start` to before step `end`."""
         values = [value] * self.steps if isinstance(value, int | float) else list(value)

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from perennial_controller.quality.exporter import Followed, Measured
+from perennial_controller.quality.followed import Followed, Measured
+from perennial_controller.quality.window import Length
 from perennial_serving.model import stored_key
 from perennial_serving.settings import Settings
 from perennial_spec import logs, names
@@ -103,10 +104,14 @@ def test_a_label_that_names_its_prediction_is_joined_with_exactly_that_one(serve
         "/feedback", json={"labels": [{"prediction_id": ids[0], "label": 0}, {"entity": "F1", "label": 1}]}
     )
     server.flushed()
-    followed = Followed(server.platform.store, server.name, Measured(("brier",), 3_600_000_000))
-    quality = followed.refresh(time.time_ns() // 1000)["1"]
+    now = time.time_ns() // 1000
+    wanted = Measured(("brier",), Length(3_600_000_000), classifier=True, slices=("carrier",))
+    quality = Followed(server.platform.store, server.name, wanted, now).refresh(now).versions["1"]
     assert (quality.labels, quality.labelled_share) == (3, 1.0)
-    assert quality.metrics["brier"] == pytest.approx((scores[0] ** 2 + (scores[1] - 1) ** 2 + (scores[2] - 1) ** 2) / 3)
+    assert {value: part.labels for value, part in quality.slices["carrier"].items()} == {row["carrier"]: 3}
+    assert quality.figures["brier"].value == pytest.approx(
+        (scores[0] ** 2 + (scores[1] - 1) ** 2 + (scores[2] - 1) ** 2) / 3
+    )
 
 
 def test_a_label_that_names_its_prediction_needs_no_entity_to_redact(

@@ -102,6 +102,17 @@ def test_an_error_names_the_file_the_line_and_the_nearest_word(
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("column", ["carrier", "mail", "late", "gate"])
+def test_quality_cannot_be_told_by_what_is_not_logged(write_pipeline: Write, good_text: str, column: str) -> None:
+    hidden = "sensitive: [carrier]\n  redact: {mail: hash}\n  exclude: [gate]\n  label:"
+    quality = f"monitoring: {{quality: {{metric: roc_auc, min: 0.7, slices: [origin, {column}]}}}}\nowner:"
+    text = good_text.replace("label:", hidden, 1).replace("owner:", quality, 1)
+    with pytest.raises(SpecError) as caught:
+        load_pipeline(write_pipeline(text=text))
+    assert f"monitoring.quality.slices cannot name {column}: the prediction log never holds" in str(caught.value)
+    assert "expected inputs of the model" in str(caught.value)
+
+
 RANKER = (
     ("kind: xgboost.classifier", "kind: xgboost.ranker\n  group: query_id"),
     ("metric: roc_auc\n", "metric: ndcg\n"),

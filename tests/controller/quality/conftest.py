@@ -21,10 +21,10 @@ SPEC = """\
 apiVersion: perennial/v1
 name: flights
 owner: {team: ops, contact: ops@example.com}
-data: {sources: {f: f.parquet}, timestamp: at, entity: id, label: {column: late}}
+data: {sources: {f: f.parquet}, timestamp: at, entity: id, label: {column: late, arrives_after: AFTER}}
 model: {kind: KIND}
 evaluation: {metric: METRIC, gates: [{metric: METRIC, min: 0.1}]}
-monitoring: {quality: {metric: METRIC, min: 0.1, window: 1h}}
+monitoring: {quality: {metric: METRIC, min: 0.1, window: 1h, slices: [SLICES]}}
 """
 _TYPES = {
     "string": pa.string(),
@@ -40,7 +40,8 @@ class Prediction:
     version: str
     score: float | None
     at: datetime
-    id: str = field(default_factory=lambda: str(uuid4()))
+    id: str | None = field(default_factory=lambda: str(uuid4()))
+    inputs: str | None = "{}"
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,23 @@ class Logs:
     def uri(self, table: str) -> str:
         return f"{self.store}/flights/{table}"
 
-    def spec(self, kind: str = "xgboost.classifier", metric: str = "roc_auc") -> None:
+    def spec(
+        self, kind: str = "xgboost.classifier", metric: str = "roc_auc", slices: str = "", after: str = "0s"
+    ) -> None:
         folder = self.folder / "pipelines" / "flights"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "features.py").write_text("def features(columns):\n    return dict(columns)\n")
-        (folder / "pipeline.yaml").write_text(SPEC.replace("KIND", kind).replace("METRIC", metric))
+        text = SPEC.replace("KIND", kind).replace("METRIC", metric).replace("SLICES", slices).replace("AFTER", after)
+        (folder / "pipeline.yaml").write_text(text)
+
+    def exported(self, exporter: Exporter) -> dict[str, dict[tuple[str, ...], float]]:
+        """Sample's name to the values by the labels' values without the pipeline, as a scrape would find them."""
+        exporter.refresh()
+        found: dict[str, dict[tuple[str, ...], float]] = {}
+        for family in exporter.collect():
+            for sample in family.samples:
+                found.setdefault(sample.name, {})[tuple(sample.labels.values())[1:]] = sample.value
+        return found
 
     def exporter(self) -> Exporter:
         """A new one, as after a restart."""
@@ -88,7 +101,7 @@ class Logs:
             logs.SCORE: [row.score for row in rows],
             logs.SHADOW: [False for _ in rows],
             logs.AT: [row.at for row in rows],
-            logs.INPUTS: ["{}" for _ in rows],
+            logs.INPUTS: [row.inputs for row in rows],
         }
         self._append(logs.PREDICTIONS, columns, logs.PREDICTION_COLUMNS)
 
@@ -145,3 +158,8 @@ def prediction() -> type[Prediction]:
 @pytest.fixture
 def label() -> type[Label]:
     return Label
+
+
+@pytest.fixture
+def make_logs() -> type[Logs]:
+    return Logs

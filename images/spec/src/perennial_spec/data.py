@@ -48,6 +48,11 @@ class Data(Model):
     freshness: Duration | None = None
     """Data older than this raises an alert."""
 
+    @property
+    def unlogged(self) -> frozenset[str]:
+        """Columns that the prediction log never holds, so that live quality cannot be told by them."""
+        return frozenset({self.label.column, *self.exclude, *self.sensitive, *self.redact})
+
 
 class Expectation(Model):
     """One Great Expectations expectation: `expect_column_values_to_be_between: {column: x, min_value: 0}`."""

@@ -96,7 +96,14 @@ class Quality(Model):
     min: float | None = None
     max: float | None = None
     window: Duration = timedelta(days=7)
+    """Quality is measured on the predictions of this time, and of `data.label.arrives_after` before it."""
     min_labels: int = Field(default=500, ge=20)
+    """Fewer labels in the window are never judged."""
+    min_labelled: Annotated[Share, Field(ge=0, le=1)] = 0.5
+    """Share of the predictions that should have a label by `data.label.arrives_after`; fewer raise PerennialLabelsLate."""
+    slices: tuple[Column, ...] = Field(default=(), max_length=10)
+    """Inputs by whose values quality is measured too, beside the slices of the gates: the 20 most frequent values, and the rest as
+    `other`. Only what the prediction log holds: nothing excluded, sensitive or redacted."""
 
     @model_validator(mode="after")
     def _has_a_bound(self) -> Self:

@@ -67,6 +67,7 @@ class PipelineSpec(Model):
                 "monitoring.quality cannot be measured on a xgboost.ranker: labels come back row by row, and not as lists; "
                 "leave it out, and watch drift"
             )
+        self._check_slices()
         known = METRICS_OF[self.model.kind]
         used = [self.evaluation.metric]
         used += [gate.metric for gate in self.evaluation.gates if isinstance(gate, MetricGate | SliceGate)]
@@ -80,6 +81,14 @@ class PipelineSpec(Model):
         if self.model.split.holdout + self.model.split.validation >= self.data.window:
             raise ValueError("model.split.holdout and model.split.validation leave nothing of data.window to train on")
         return self
+
+    def _check_slices(self) -> None:
+        slices = self.monitoring.quality.slices if self.monitoring.quality else ()
+        if unknown := sorted(set(slices) & self.data.unlogged):
+            raise ValueError(
+                f"monitoring.quality.slices cannot name {', '.join(unknown)}: the prediction log never holds the label, nor what "
+                "data.exclude, data.sensitive and data.redact name; expected inputs of the model"
+            )
 
     def step_resources(self, step: str) -> StepResources:
         """What `step` may use: what the spec says, or the default."""

@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from perennial_controller.specs import Specs
 from perennial_spec import names
+from perennial_spec.model import SliceGate
 from perennial_spec.pipeline import PipelineSpec
 
 
@@ -36,6 +37,15 @@ _GAUGES = (
     _Gauge(names.QUALITY_MIN, "Least live quality (monitoring.quality.min)", ("metric",)),
     _Gauge(names.QUALITY_MAX, "Largest live error (monitoring.quality.max)", ("metric",)),
     _Gauge(names.QUALITY_MIN_LABELS, "Labels below which quality is not judged (monitoring.quality.min_labels)"),
+    _Gauge(names.QUALITY_MIN_LABELLED, "Least share of due predictions with a label (monitoring.quality.min_labelled)"),
+    _Gauge(names.QUALITY_SLICE_MIN, "Least quality of a slice (evaluation.gates, min)", ("slice", "metric")),
+    _Gauge(names.QUALITY_SLICE_MAX, "Largest error of a slice (evaluation.gates, max)", ("slice", "metric")),
+    _Gauge(
+        names.QUALITY_SLICE_MIN_LABELS,
+        "Labels below which a slice is not judged (evaluation.gates, min_rows)",
+        ("slice", "metric"),
+    ),
+    _Gauge(names.LABEL_ARRIVES_AFTER, "How long a label may take (data.label.arrives_after), in seconds"),
     _Gauge(names.RETRAIN_ON, "1 for what starts a retraining (retraining.on)", ("trigger",)),
     _Gauge(names.DATA_FRESHNESS_LIMIT, "Age at which the newest data is stale (data.freshness), in seconds"),
     _Gauge(names.ERROR_RATE_LIMIT, "Largest share of failed requests (monitoring.service.error_rate)"),
@@ -89,6 +99,9 @@ def _values(spec: PipelineSpec) -> Iterator[tuple[str, tuple[str, ...], float]]:
         if quality.max is not None:
             yield names.QUALITY_MAX, (quality.metric,), quality.max
         yield names.QUALITY_MIN_LABELS, (), quality.min_labels
+        yield names.QUALITY_MIN_LABELLED, (), quality.min_labelled
+    yield from _of_slices(spec)
+    yield names.LABEL_ARRIVES_AFTER, (), spec.data.label.arrives_after.total_seconds()
     for trigger in dict.fromkeys(spec.retraining.on):
         yield names.RETRAIN_ON, (trigger,), 1
     if spec.data.freshness is not None:
@@ -105,3 +118,19 @@ def _of_the_service(spec: PipelineSpec) -> Iterator[tuple[str, tuple[str, ...], 
     yield names.SERVICE_MIN_REQUESTS, (), spec.monitoring.service.min_requests
     yield names.MODEL_REVIEW_AFTER, (), spec.lifetime.review_every.total_seconds()
     yield names.MODEL_RETIRE_AFTER, (), spec.lifetime.retire_after.total_seconds()
+
+
+def _of_slices(spec: PipelineSpec) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    """Of the gates on slices; where several are on one slice and metric, the strictest."""
+    gates: dict[tuple[str, str], list[SliceGate]] = {}
+    for gate in spec.evaluation.gates:
+        if isinstance(gate, SliceGate):
+            gates.setdefault((gate.slice, gate.metric), []).append(gate)
+    for labels, same in gates.items():
+        least = [gate.min for gate in same if gate.min is not None]
+        most = [gate.max for gate in same if gate.max is not None]
+        if least:
+            yield names.QUALITY_SLICE_MIN, labels, max(least)
+        if most:
+            yield names.QUALITY_SLICE_MAX, labels, min(most)
+        yield names.QUALITY_SLICE_MIN_LABELS, labels, max(gate.min_rows for gate in same)

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+_ROWS = 100_000
+"""Of a file, so many are held at a time: one that was compacted may be much larger than the window."""
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one file."""
+    """Rows of one file, all or some."""
 
     rows: Any
     """A `pyarrow.Table`."""
@@ -25,10 +28,14 @@ class _File:
     written: int
 
 
+class Rewritten(Exception):
+    """What was read of the table no longer holds: rows were deleted or overwritten, or it was removed or made anew."""
+
+
 class Tail:
     """Reads the files of a table that were written since a moment, and from then on only what new commits add.
 
-    After the first look it reads the log's new commits alone. Files that only rearrange rows (compaction) are passed over. A batch may
+    After the first look it reads the log's new commits alone. Files that only rearrange rows (compaction) are passed over. Rows may
     be given twice after a failure; readers must take a repeated row for the same row.
     """
 
@@ -36,7 +43,11 @@ class Tail:
         self._uri = uri
         self._columns = columns
         self._version: int | None = None
+        self._commit: tuple[Any, int] | None = None
+        """Of the newest commit that was read, time and size of its file: a table that was made anew has another."""
         self._files: Any = None
+        self._given: set[str] = set()
+        """Files that were read before a later one could not be."""
 
     def read(self, since: int) -> Iterator[Batch]:
         """What is new, oldest file first.
@@ -45,16 +56,23 @@ class Tail:
             since: microseconds since 1970; on the first look, files written before are not read.
 
         Raises:
+            Rewritten: begin anew, with another one of these.
             OSError, deltalake.exceptions.DeltaError, pyarrow.ArrowException, ValueError: the table cannot be read now.
         """
         version, files = self._first(since) if self._version is None else self._next(self._version)
         try:
             for file in sorted(files, key=lambda file: file.written):
-                yield Batch(self._read(file.path), file.written)
+                if file.path not in self._given:
+                    for rows in self._read(file.path):
+                        yield Batch(rows, file.written)
+                    self._given.add(file.path)
         except FileNotFoundError:
             self._version = None  # compacted and cleaned up before it was read: its rows are in other files now
             raise
+        if version is not None and version != self._version:
+            self._commit = self._look(version)
         self._version = version
+        self._given.clear()
 
     def _first(self, since: int) -> tuple[int | None, list[_File]]:
         import pyarrow as pa
@@ -71,29 +89,45 @@ class Tail:
         return table.version(), [file for file in files if file.written >= since]
 
     def _next(self, version: int) -> tuple[int, list[_File]]:
+        if self._look(version) != self._commit:
+            raise Rewritten(f"commit {version} of {self._uri} is not what it was")
         files: list[_File] = []
         for following in count(version + 1):
             try:
-                with self._files.open_input_file(f"_delta_log/{following:020d}.json") as commit:
+                with self._files.open_input_file(_commit_file(following)) as commit:
                     lines = commit.read().decode().splitlines()
             except FileNotFoundError:
                 return following - 1, files
-            adds = (action["add"] for action in map(json.loads, lines) if "add" in action)
+            actions = [json.loads(line) for line in lines]
+            if any(action["remove"]["dataChange"] for action in actions if "remove" in action):
+                raise Rewritten(f"commit {following} of {self._uri} takes rows away")
+            adds = (action["add"] for action in actions if "add" in action)
             files += [_File(add["path"], add["modificationTime"] * 1000) for add in adds if add["dataChange"]]
         raise AssertionError  # count() does not end
 
-    def _read(self, path: str) -> Any:
-        """The columns that are wanted; those that the table did not have yet when the file was written are null."""
+    def _look(self, version: int) -> tuple[Any, int] | None:
+        from pyarrow.fs import FileType
+
+        found = self._files.get_file_info(_commit_file(version))
+        return None if found.type == FileType.NotFound else (found.mtime_ns, found.size)
+
+    def _read(self, path: str) -> Iterator[Any]:
+        """The columns that are wanted, some rows at a time; columns that the table did not have yet when the file was written are null."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        held = pq.read_schema(path, filesystem=self._files).names
-        wanted = [column for column in self._columns if column in held]
-        rows = pq.read_table(path, columns=wanted, filesystem=self._files)
-        for column in self._columns:
-            if column not in held:
-                rows = rows.append_column(column, pa.nulls(rows.num_rows))
-        return rows
+        with pq.ParquetFile(path, filesystem=self._files) as file:
+            held = set(file.schema_arrow.names)
+            for batch in file.iter_batches(_ROWS, columns=[column for column in self._columns if column in held]):
+                rows = pa.table(batch)
+                for column in self._columns:
+                    if column not in held:
+                        rows = rows.append_column(column, pa.nulls(rows.num_rows))
+                yield rows
+
+
+def _commit_file(version: int) -> str:
+    return f"_delta_log/{version:020d}.json"
 
 
 def _microseconds(value: Any) -> int:
