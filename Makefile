@@ -54,6 +54,8 @@ bench: install ## Run the benchmarks; results in bench/results.md
 	python bench/loop.py
 	python -m bench.serving
 	python -m bench.monitoring
+	python -m bench.drift
+	python -m bench.quality
 
 .PHONY: bench-serving
 bench-serving: install ## Measure the model server beside its peers (needs wrk and gcc)

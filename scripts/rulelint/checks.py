@@ -18,7 +18,7 @@ RUNBOOK_BASE = "https://github.com/perennial-ml/perennial/blob/main/monitoring/r
 SCRAPE_INTERVAL = timedelta(seconds=15)
 """The default outside one machine; a rate needs several scrapes, or one that fails leaves it without a value."""
 MIN_WINDOW = 4 * SCRAPE_INTERVAL
-FOREIGN = re.compile(r"^(up|ALERTS|ALERTS_FOR_STATE|(prometheus|alertmanager)_\w+)$")
+FOREIGN = re.compile(r"^(up|ALERTS|ALERTS_FOR_STATE|process_start_time_seconds|(prometheus|alertmanager)_\w+)$")
 """Series that Prometheus and Alertmanager make themselves."""
 POSITIVE = frozenset({names.REFERENCE_ROWS, names.REFERENCE_SHARE, names.DRIFT_THRESHOLD})
 """Metrics of ours that are above zero by construction."""

@@ -45,6 +45,8 @@ GONE = math.nan
 """A staleness marker: what Prometheus writes when a series is no longer there, or a scrape fails."""
 STEP = 15
 """Seconds between two samples and two evaluations."""
+LONG_AGO = -1_000_000.0
+"""When a server that does not restart was started; seconds."""
 DECILES = {f"d{place}": 0.1 for place in range(10)}
 MOVED = {"d0": 0.0, "d1": 0.0, **{f"d{place}": 0.125 for place in range(2, 10)}}
 """Live shares that no window mistakes for `DECILES`: PSI about 1."""
@@ -115,6 +117,7 @@ class World:
             self.set("up", values, job="perennial-server", instance=instance)
             alive = [1 if value else GONE for value in values]
             self.set(names.REGISTRY_UP, alive, job="perennial-server", instance=instance)
+            self.set("process_start_time_seconds", LONG_AGO, job="perennial-server", instance=instance)
         return self
 
     def traffic(
@@ -152,6 +155,9 @@ class World:
             self.set(names.OBSERVATIONS, total[:, place].tolist(), start, end, **by, feature=feature, bin=name)
             self.set(names.REFERENCE_SHARE, reference[name], start, end, **by, feature=feature, bin=name)
         self.set(names.REFERENCE_ROWS, reference_rows, start, end, **by)
+        if restart is not None:
+            began = [LONG_AGO if step < restart else float(restart * STEP) for step in range(self.steps)]
+            self.set("process_start_time_seconds", began, job=by["job"], instance=instance)
         return self.set(names.PREDICTIONS, total.sum(axis=1).tolist(), start, end, **by)
 
     def attributions(

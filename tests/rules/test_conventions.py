@@ -74,5 +74,10 @@ def test_the_tests_know_in_which_order_each_group_is_evaluated(world) -> None:
 
 def test_the_windows_are_judged_alike() -> None:
     found = groups()
-    texts = {w: yaml.safe_dump(found[f"perennial-drift-{w}"]["rules"]).replace(w, "W") for w in ("5m", "1h", "1d")}
+    texts = {
+        w: yaml.safe_dump(found[f"perennial-drift-{w}"]["rules"], width=10_000)
+        .replace(w, "W")
+        .replace(f"<= {seconds}", "<= S")
+        for w, seconds in {"5m": 300, "1h": 3600, "1d": 86400}.items()
+    }
     assert texts["5m"] == texts["1h"] == texts["1d"]

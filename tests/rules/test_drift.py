@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from scipy.stats import chi2
 
 DRIFT = {
     "alertname": "PerennialFeatureDrift",
@@ -60,12 +61,32 @@ def test_a_bin_of_the_reference_that_was_never_seen_counts(demo) -> None:
     assert len(found["psi"]) == 1
 
 
-def test_the_noise_is_the_quantile_of_chi_squared(demo, deciles) -> None:
-    scipy = pytest.importorskip("scipy.stats")
-    demo.traffic(deciles, rows=50, reference_rows=20_000)
-    [(_, noise)] = demo.value("perennial:feature_psi_noise:5m", 60)
-    exact = scipy.chi2.ppf(scipy.norm.cdf(3.29), 9) * (1 / 1000 + 1 / 20_000)
-    assert noise == pytest.approx(exact, rel=0.01)
+def test_evidence_is_the_likelihood_ratio_of_the_counts(demo) -> None:
+    demo.traffic({"low": 0.4, "high": 0.6}, {"low": 0.5, "high": 0.5}, rows=50, reference_rows=4000)
+    [(labels, value)] = demo.value("perennial:feature_evidence:5m", 60)
+    # 20 steps of 15 s: 1000 rows, 400 and 600 where 500 and 500 are expected, of a reference of 4000.
+    assert value == pytest.approx(2 * (400 * math.log(0.8) + 600 * math.log(1.2)) * 4000 / 5000)
+    assert labels == {"pipeline": "demo", "version": "1", "feature": "temp", "window": "5m"}
+
+
+@pytest.mark.parametrize("ignored", [0, 2])
+def test_the_limit_of_chance_is_shared_by_all_features_that_are_judged(demo, deciles, ignored: int) -> None:
+    for place in range(5):
+        demo.traffic(deciles, feature=f"f{place}")
+    for place in range(ignored):
+        demo.set("perennial_drift_ignored", 1, pipeline="demo", feature=f"f{place}", job="controller")
+    found = demo.value("perennial:feature_evidence:limit", 60)
+    exact = chi2.isf(2.5e-7 / (5 - ignored), 9)
+    assert [value for _, value in found] == pytest.approx([exact] * 5, rel=0.05)
+    assert all(value > exact for _, value in found)
+
+
+def test_shares_of_missing_and_never_seen_values_are_told_by_feature(demo) -> None:
+    demo.traffic({"a": 0.9, "other": 0.06, "missing": 0.04}, {"a": 0.9999, "other": 5e-5, "missing": 5e-5})
+    found = demo.values({what: (f"perennial:feature_{what}_share:5m", 60) for what in ("missing", "unseen")})
+    by = {"pipeline": "demo", "version": "1", "feature": "temp", "window": "5m"}
+    assert found["missing"] == [(by, pytest.approx(0.04))]
+    assert found["unseen"] == [(by, pytest.approx(0.06))]
 
 
 def test_a_version_without_traffic_has_no_psi(demo, deciles) -> None:
@@ -118,6 +139,14 @@ def test_drift_of_a_new_champion_is_a_new_alert(demo, moved) -> None:
     demo.champion("1", end=40).champion("2", start=40).traffic(moved).traffic(moved, version="2", start=30)
     assert demo.firing(39) == [DRIFT]
     assert demo.firing(60) == [{**DRIFT, "version": "2"}]
+
+
+@pytest.mark.parametrize("odd", ["missing", "other"])
+def test_values_that_the_reference_never_had_fire_at_five_in_a_hundred(demo, odd: str) -> None:
+    never = 0.5 / 50_000
+    reference = {"a": 0.5, "b": 0.5 - 2 * never, "missing": never, "other": never}
+    demo.traffic({"a": 0.475, "b": 0.475, odd: 0.05}, reference, rows=40)
+    assert demo.firing(60) == [DRIFT]
 
 
 # -- silent --
@@ -277,3 +306,31 @@ def test_a_past_that_prometheus_has_not_seen_is_not_counted(demo, moved, deciles
     found = demo.values({str(step): ("ALERTS", step) for step in (2, 10, 19, 21, 40, 80)})
     assert not any(found.values())
     assert [value for _, value in demo.value("perennial:feature_rows:5m", 40)] == [2000]
+
+
+def test_a_drift_of_long_ago_does_not_come_back_with_growing_traffic(demo, deciles) -> None:
+    # Prometheus lost its data and finds a server that had counted 500 rows, all missing, weeks ago; now come 10,000 good ones.
+    reference = {**{name: share - 1e-6 for name, share in deciles.items()}, "missing": 1e-5}
+    demo.traffic(deciles, reference, rows=500)
+    for key in [key for key in demo.series if "observations" in key and "missing" in key]:
+        demo.series[key] = [value + 500 for value in demo.series[key]]
+    for key in [key for key in demo.series if "predictions_total" in key]:
+        demo.series[key] = [value + 500 for value in demo.series[key]]
+    found = demo.values({str(step): ("ALERTS", step) for step in range(2, 30)})
+    assert not any(found.values())
+
+
+def test_a_server_whose_clock_is_ahead_is_not_taken_for_one_that_has_just_begun(demo, deciles, moved) -> None:
+    demo.traffic(deciles, rows=100).set("process_start_time_seconds", 1e6, job="perennial-server", instance="s:1")
+    for key in [key for key in demo.series if "observations" in key]:
+        demo.series[key] = [value + 10_000 * moved[key.split('bin="')[1].split('"')[0]] for value in demo.series[key]]
+    for key in [key for key in demo.series if "predictions_total" in key]:
+        demo.series[key] = [value + 10_000 for value in demo.series[key]]
+    assert demo.value("perennial:feature_rows:5m", 10) == []
+    assert demo.firing(10) == []
+
+
+def test_scrapes_that_fail_are_no_drift(demo, deciles) -> None:
+    demo.traffic(deciles, rows=40, before=100_000, seed=3).unscraped("s:1", 30, 36)
+    found = demo.values({str(step): ("ALERTS{alertname=~'.*Drift'}", step) for step in range(28, 70, 3)})
+    assert not any(found.values())
