@@ -28,6 +28,7 @@ COMMANDS: dict[str, Entry] = {
     "check": Entry("check", "Check pipelines: spec, features, expectations, sources."),
     "run": Entry("run", "Train, evaluate and deploy now."),
     "ingest": Entry("ingest", "Land and validate what is new at the sources."),
+    "why": Entry("why", "Say what happened last, why, and what came of it."),
     "rollback": Entry("rollback", "Take all of the traffic back, now."),
     "pause": Entry("pause", "Let no alert start a retraining for a while."),
     "resume": Entry("resume", "Let alerts start retrainings again."),
