@@ -29,6 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "run": Entry("run", "Train, evaluate and deploy now."),
     "ingest": Entry("ingest", "Land and validate what is new at the sources."),
     "why": Entry("why", "Say what happened last, why, and what came of it."),
+    "report": Entry("report", "Write the last days of a pipeline as one page with plots."),
     "rollback": Entry("rollback", "Take all of the traffic back, now."),
     "pause": Entry("pause", "Let no alert start a retraining for a while."),
     "resume": Entry("resume", "Let alerts start retrainings again."),
