@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
+from datetime import timedelta
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
 from perennial_cli.clients.controller import Controller
@@ -19,6 +21,13 @@ from perennial_cli.demo.run import SUMMARY
 from perennial_cli.demo.screen import summary_table
 from perennial_cli.embedded import connection
 from perennial_cli.embedded.home import find_home
+from perennial_cli.insight.gather import tell
+from perennial_cli.insight.parts import parts_of, utc_now
+from perennial_cli.insight.screen import show
+from perennial_cli.paths import pipelines_dir
+from perennial_cli.report.gather import gather
+from perennial_cli.report.page import render
+from perennial_spec.load import discover
 from perennial_spec.platform import Platform
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -29,6 +38,9 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PIPELINE = "flight-delays"
+REPORT_SINCE = timedelta(minutes=20)
+"""What the demonstration and its retraining take, and a little before."""
 
 
 def summary_picture() -> None:
@@ -38,9 +50,34 @@ def summary_picture() -> None:
     console.save_svg(str(PICTURES / "demo.svg"), title="make demo")
 
 
+def why_picture(platform: Platform, pipeline: str) -> None:
+    """What `perennial why` says of the retraining that the drift alert started, as an SVG."""
+    decisions = Controller(platform).decisions(pipeline)
+    id = next(d.id for d in decisions if d.kind == "alert" and d.decision == "accepted" and d.run_id)
+    console = Console(record=True, width=112, force_terminal=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    with parts_of(platform) as parts:
+        show(console, tell(parts, pipeline, id, utc_now()))
+    console.save_svg(str(PICTURES / "why.svg"), title=f"perennial why {pipeline} --decision {id}")
+
+
+def report_pictures(browser: Browser, platform: Platform, pipeline: str, since: timedelta) -> None:
+    """The top of the report on a desk, and in the dark on a phone."""
+    with parts_of(platform) as parts:
+        text = render(gather(parts, discover(pipelines_dir()).get(pipeline).spec, since, utc_now()))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "report.html"
+        file.write_text(text)
+        for name, size, scheme in (("report", (1040, 1180), "light"), ("report-phone", (390, 844), "dark")):
+            page = browser.new_page(
+                viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, device_scale_factor=1.5
+            )
+            page.goto(file.as_uri())
+            page.screenshot(path=str(PICTURES / f"{name}.png"))
+
+
 def airflow_picture(page: Page, platform: Platform) -> None:
     """The retraining run that the drift alert started."""
-    decisions = Controller(platform).decisions("flight-delays")
+    decisions = Controller(platform).decisions(PIPELINE)
     run = next(d for d in decisions if d.kind == "alert" and d.decision == "accepted" and d.run_id)
     credentials = json.loads(Path(platform.need("airflow_credentials_file")).read_text())
     page.goto(f"{platform.airflow_url}/auth/login")
@@ -59,10 +96,13 @@ def main() -> None:
     if chromium is None:
         sys.exit("error: no Chromium on the PATH\n  next: apt-get install chromium")
     PICTURES.mkdir(exist_ok=True)
+    platform = connection.load()
     summary_picture()
+    why_picture(platform, PIPELINE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
-        airflow_picture(browser.new_page(viewport={"width": 1400, "height": 900}), connection.load())
+        airflow_picture(browser.new_page(viewport={"width": 1400, "height": 900}), platform)
+        report_pictures(browser, platform, PIPELINE, REPORT_SINCE)
         browser.close()
     print("\n".join(str(file) for file in sorted(PICTURES.iterdir())))
 

@@ -50,7 +50,15 @@ def test_new_refuses_a_name_that_kubernetes_would_refuse(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["run", "flihgt"], ["check", "flihgt"], ["step", "train", "flihgt"], ["ingest", "flihgt"]]
+    "command",
+    [
+        ["run", "flihgt"],
+        ["check", "flihgt"],
+        ["step", "train", "flihgt"],
+        ["ingest", "flihgt"],
+        ["why", "flihgt"],
+        ["report", "flihgt"],
+    ],
 )
 def test_an_unknown_pipeline_is_told_by_every_command(project: Path, command: list[str]) -> None:
     done = perennial(project, *command)
@@ -125,3 +133,39 @@ def test_the_demonstration_refuses_a_state_folder_that_is_not_its_own(project: P
     assert done.returncode == 1
     assert "not the demonstration's" in done.stderr
     assert (project / ".perennial" / "mine").exists()
+
+
+@pytest.mark.parametrize("command", [["why", "churm"], ["report", "churm"]])
+def test_why_and_report_bring_the_nearest_name(project: Path, command: list[str]) -> None:
+    perennial(project, "new", "churn")
+    done = perennial(project, *command)
+    assert done.returncode == 2
+    assert "did you mean 'churn'?" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["why", "churn"], ["why", "churn", "--json"], ["report", "churn"]])
+def test_why_and_report_say_that_the_platform_is_not_up(project: Path, command: list[str]) -> None:
+    perennial(project, "new", "churn")
+    done = perennial(project, *command)
+    assert done.returncode == 1
+    assert "the platform is not running" in done.stderr
+    assert done.stdout == ""
+    assert not (project / "churn-report.html").exists()
+
+
+@pytest.mark.parametrize("since", ["banana", "7", "-1d", "0s", "10s", "9999999d"])
+def test_a_report_of_a_time_that_is_none_is_refused(project: Path, since: str) -> None:
+    perennial(project, "new", "churn")
+    done = perennial(project, "report", "churn", "--since", since)
+    assert done.returncode == 2
+    assert "--since" in done.stderr
+    assert "expected" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_asked(project: Path) -> None:
+    perennial(project, "new", "churn")
+    done = perennial(project, "report", "churn", "--output", "no/such/folder/page.html")
+    assert done.returncode == 1
+    assert "its folder does not exist" in done.stderr
+    assert "--output" in done.stderr

@@ -187,3 +187,24 @@ async def test_a_rollback_by_hand_is_on_record_and_pauses_nothing(world: Any) ->
         assert row["payload"] == {"to": "3", "leaving": ["4"]}
         assert (await client.http.get("/api/v1/pauses")).json() == {"pauses": []}
         assert (await client.http.post("/api/v1/pipelines/flights/rollbacks", json={"actor": "ann"})).status_code == 400
+
+
+async def test_the_ledger_is_read_page_by_page(world: Any) -> None:
+    async with world.controller() as client:
+        for place in range(5):
+            await client.http.post("/api/v1/pipelines/flights/runs", json={"reason": f"try {place}", "actor": "mara"})
+        path, ids = "/api/v1/pipelines/flights/decisions", []
+        page = (await client.http.get(path, params={"limit": 2})).json()["decisions"]
+        while page:
+            ids += [row["id"] for row in page]
+            page = (await client.http.get(path, params={"limit": 2, "before": ids[-1]})).json()["decisions"]
+        assert ids == sorted(ids, reverse=True)
+        assert len(ids) == 5
+
+
+@pytest.mark.parametrize("before", ["0", "-1", "many", "9" * 20])
+async def test_a_wrong_place_to_read_on_from_is_refused(world: Any, before: str) -> None:
+    async with world.controller() as client:
+        answer = await client.http.get("/api/v1/pipelines/flights/decisions", params={"before": before})
+        assert answer.status_code == 400
+        assert "before" in answer.json()["error"]

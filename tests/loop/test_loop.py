@@ -148,6 +148,39 @@ def test_the_loop_tells_how_it_is_doing(loop: Loop) -> None:
     assert httpx.get(f"{loop.platform.controller_url}/readyz", timeout=30).text == "ok\n"
 
 
+def test_why_names_the_feature_that_moved_and_what_came_of_it(loop: Loop) -> None:
+    decision = _alert_decision(loop)
+    assert decision is not None
+    done = perennial(loop, "why", "trips", "--decision", str(decision.id))
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = " ".join(done.stdout.split())  # lines are wrapped to the width
+    assert f"trips: its inputs have drifted; version {champion(loop)} was trained and is champion since" in told
+    assert "distance: PSI" in told
+    assert "threshold 0.50" in told
+    assert f"decision {decision.id}: accepted - drift: data version" in told
+    assert "holds roc_auc" in told
+    assert "promote: success" in told
+    document = json.loads(perennial(loop, "why", "trips", "--decision", str(decision.id), "--json").stdout)
+    worst = document["figures"]["drift"]["features"][0]
+    assert worst["feature"] == "distance"
+    assert sum(each["reference"] for each in worst["bins"]) == pytest.approx(1, abs=0.01)
+    assert sum(each["live"] for each in worst["bins"]) == pytest.approx(1, abs=0.01)
+    assert perennial(loop, "why", "trips").returncode == 0
+
+
+def test_the_report_marks_the_retraining(loop: Loop, tmp_path: Path) -> None:
+    decision = _alert_decision(loop)
+    assert decision is not None
+    file = tmp_path / "report.html"
+    done = perennial(loop, "report", "trips", "--since", "30m", "--output", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = file.read_text()
+    for chart in ("drift", "routes", "requests"):
+        assert f'id="{chart}-wide-retraining-{decision.id}"' in text
+    assert f"version {champion(loop)}" in text
+    assert names.ALERT_FEATURE_DRIFT in text
+
+
 def test_a_person_takes_a_promotion_back_under_load_and_no_request_fails(loop: Loop) -> None:
     bad, good = champion(loop), "1"
     traffic, ended = rows_of(trips(SUMMER, "2024-05-01", 10, seed=5))[:10], threading.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,28 @@ class Decision:
     actor: str | None
     summary: str
     """What came in, in words."""
+    payload: dict[str, Any]
+    """What came in, as it came: an alert's labels, annotations and startsAt."""
+    action: str | None
+    trail: list[dict[str, str]]
+    """Each decision in turn: at, decision, reason."""
+    last_error: str | None
+    outcome: str | None
+    finished_at: str | None
+    resolved_at: str | None
+    model_version: str | None
+    data_version: int | None
+    successor_id: int | None
+    """The row that asks again, because this one's run did not succeed and the alert still fires."""
+
+    @property
+    def received(self) -> datetime:
+        return datetime.fromisoformat(self.received_at)
+
+    @property
+    def started_run(self) -> bool:
+        """Whether a run of its own stands behind it."""
+        return self.delivery is not None
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Decision:
@@ -46,6 +69,16 @@ class Decision:
             alert=row.get("alert"),
             actor=row.get("actor"),
             summary=row["summary"],
+            payload=row.get("payload") or {},
+            action=row.get("action"),
+            trail=row.get("trail") or [],
+            last_error=row.get("last_error"),
+            outcome=row.get("outcome"),
+            finished_at=row.get("finished_at"),
+            resolved_at=row.get("resolved_at"),
+            model_version=row.get("model_version"),
+            data_version=row.get("data_version"),
+            successor_id=row.get("successor_id"),
         )
 
 
@@ -124,11 +157,19 @@ class Controller:
             raise refused(response, part="controller")
         return [Pause(**row) for row in response.json()["pauses"]]
 
-    def decisions(self, pipeline: str, limit: int = 50) -> list[Decision]:
-        """The newest decisions first."""
-        response = ask(
-            self._client, "GET", f"/api/v1/pipelines/{pipeline}/decisions", part="controller", params={"limit": limit}
-        )
+    def decision(self, id: int) -> Decision | None:
+        """One row of the ledger, or None."""
+        response = ask(self._client, "GET", f"/api/v1/decisions/{id}", part="controller")
+        if response.status_code == 404:
+            return None
+        if response.status_code != 200:
+            raise refused(response, part="controller")
+        return Decision.of(response.json())
+
+    def decisions(self, pipeline: str, limit: int = 50, before: int | None = None) -> list[Decision]:
+        """The newest decisions first; those older than the row `before`, when it is given."""
+        asked = {"limit": limit} if before is None else {"limit": limit, "before": before}
+        response = ask(self._client, "GET", f"/api/v1/pipelines/{pipeline}/decisions", part="controller", params=asked)
         if response.status_code != 200:
             raise PlatformError(f"no decisions: {said(response)}", where="controller", next="perennial check")
         return [Decision.of(row) for row in response.json()["decisions"]]

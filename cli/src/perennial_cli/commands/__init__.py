@@ -28,6 +28,8 @@ COMMANDS: dict[str, Entry] = {
     "check": Entry("check", "Check pipelines: spec, features, expectations, sources."),
     "run": Entry("run", "Train, evaluate and deploy now."),
     "ingest": Entry("ingest", "Land and validate what is new at the sources."),
+    "why": Entry("why", "Say what happened last, why, and what came of it."),
+    "report": Entry("report", "Write the last days of a pipeline as one page with plots."),
     "approve": Entry("approve", "Approve the challenger that waits for a person."),
     "reject": Entry("reject", "Reject the challenger that waits for a person."),
     "rollback": Entry("rollback", "Take all of the traffic back, now."),

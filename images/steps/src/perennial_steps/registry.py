@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +35,7 @@ class ModelVersion:
     source: str
     aliases: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    created_at: datetime | None = None
 
     @property
     def number(self) -> int:
@@ -278,8 +280,15 @@ def _version(raw: dict[str, Any], aliases: Mapping[str, str] | None = None) -> M
     version = str(raw["version"])
     # A search returns no aliases: they come from the registered model then.
     own = [alias for alias, of in aliases.items() if of == version] if aliases is not None else raw.get("aliases", [])
+    made = raw.get("creation_timestamp")  # milliseconds
     return ModelVersion(
-        raw["name"], version, raw.get("run_id", ""), raw.get("source", ""), tuple(sorted(own)), _tags(raw)
+        raw["name"],
+        version,
+        raw.get("run_id", ""),
+        raw.get("source", ""),
+        tuple(sorted(own)),
+        _tags(raw),
+        datetime.fromtimestamp(int(made) / 1000, UTC) if made else None,
     )
 
 

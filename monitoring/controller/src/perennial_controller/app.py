@@ -218,10 +218,10 @@ async def _ask(controller: Controller, request: Request, kind: RunKind, summary:
 
 
 async def list_decisions(controller: Controller, request: Request) -> Response:
-    """The newest decisions on a pipeline, also on one that is gone."""
-    limit = _limit(request)
+    """The newest decisions on a pipeline, also on one that is gone; older ones with `before`, the id that a page ended with."""
+    limit, before = _number(request, "limit", 20, 200), _number(request, "before", 2**63 - 1, 2**63 - 1)
     async with asyncio.timeout(_DB_SECONDS):
-        entries: list[Entry] = await controller.ledger.of_pipeline(request.path_params["name"], limit)
+        entries: list[Entry] = await controller.ledger.of_pipeline(request.path_params["name"], limit, before)
     if not entries:
         _known(controller, request)
     return JSONResponse({"decisions": [entry.to_json() for entry in entries]})
@@ -300,8 +300,8 @@ def _not_found(controller: Controller, name: str) -> PipelineNotFound:
     return PipelineNotFound.of(name, controller.specs.names(), str(controller.settings.platform.pipelines_dir))
 
 
-def _limit(request: Request) -> int:
-    text = request.query_params.get("limit", "20")
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 200:
-        raise RequestError(f"limit is {text[:40]!r}", where=request.url.path, expected="a number from 1 to 200")
+def _number(request: Request, name: str, default: int, most: int) -> int:
+    text = request.query_params.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or not 1 <= int(text) <= most:
+        raise RequestError(f"{name} is {text[:40]!r}", where=request.url.path, expected=f"a number from 1 to {most}")
     return int(text)

@@ -149,9 +149,10 @@ class Ledger:
         async with self._engine.connect() as connection:
             return _one(await _rows(connection, select(decisions).where(_t.id == id)))
 
-    async def of_pipeline(self, pipeline: str, limit: int) -> list[Entry]:
-        """Newest first."""
-        query = select(decisions).where(_t.pipeline == pipeline).order_by(_t.id.desc()).limit(limit)
+    async def of_pipeline(self, pipeline: str, limit: int, before: int) -> list[Entry]:
+        """Newest first, of those with an id below `before`."""
+        mine = select(decisions).where(_t.pipeline == pipeline, _t.id < before)
+        query = mine.order_by(_t.id.desc()).limit(limit)
         async with self._engine.connect() as connection:
             return await _rows(connection, query)
 
