@@ -131,3 +131,49 @@ async def test_a_broken_pipeline_can_be_paused(world: Any) -> None:
     async with world.controller() as client:
         paused = (await client.http.post("/api/v1/pipelines/trains/pause", json=BY_ANN)).json()["pauses"]
         assert [pause["pipeline"] for pause in paused] == ["trains"]
+
+
+async def test_after_retrainings_in_vain_alerts_wait_until_somebody_resumes(world: Any, make_alert: Any) -> None:
+    since = 'perennial_retrainings_since_promotion{pipeline="flights"}'
+    async with world.controller() as client:
+        for number in range(5):
+            world.validated("flights", number)
+            (id,) = (await client.alert(make_alert(fingerprint=f"f{number}"))).json()["decisions"]
+            row = await client.decided(id, "accepted")
+            await client.alert({**make_alert(fingerprint=f"f{number}"), "status": "resolved"})
+            await client.until(lambda key=row["run_id"]: any(run[1] == key for run in world.airflow.runs))
+            world.airflow.finish(row["run_id"], "failed")
+
+            async def ended(id: int = id) -> bool:
+                return bool((await client.decision(id))["outcome"])
+
+            await client.until(ended)
+        world.validated("flights", 9)
+        (id,) = (await client.alert(make_alert(fingerprint="one more"))).json()["decisions"]
+        row = await client.decided(id, "breaker_open")
+        assert "perennial resume flights" in row["reason"]
+        assert (await client.metrics())[since] == 5
+        assert (await client.http.post("/api/v1/pipelines/flights/runs", json=BY_ANN)).status_code == 202
+    async with world.controller() as client:  # it stays open across a restart
+        world.airflow.finish((await client.decisions())[0]["run_id"], "failed")
+        await client.http.post(RESUME, json={"actor": "bob"})
+        await client.decided(id, "accepted")
+        assert (await client.metrics())[since] == 0
+
+
+async def test_since_when_retraining_is_paused_is_a_metric(world: Any) -> None:
+    paused = 'perennial_paused_since_timestamp_seconds{pipeline="flights"}'
+    async with world.controller() as client:
+        assert paused not in await client.metrics()
+        (lasting,) = (await client.http.post("/api/v1/pause", json=BY_ANN)).json()["pauses"]
+
+        async def told() -> float | None:
+            return (await client.metrics()).get(paused)
+
+        assert await client.until(told) == datetime.fromisoformat(lasting["since"]).timestamp()
+        await client.http.post("/api/v1/resume", json=BY_ANN)
+
+        async def gone() -> bool:
+            return await told() is None
+
+        await client.until(gone)

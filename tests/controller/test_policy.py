@@ -157,6 +157,17 @@ TABLE: list[tuple[str, Event, History, Facts, DecisionKind, str]] = [
         DecisionKind.PAUSED,
         "bob has paused all pipelines on 2026-06-01 11:00:00 UTC, until 2026-06-01 13:00:00 UTC: an upgrade",
     ),
+    (
+        "too many retrainings in vain",
+        DRIFT,
+        History(in_vain=5),
+        NEW_DATA,
+        DecisionKind.BREAKER_OPEN,
+        "5 retrainings by alerts or more have led to no new champion (monitoring.runs.without_promotion): "
+        "no alert starts another until somebody has looked, and says: perennial resume flights",
+    ),
+    ("one fewer", DRIFT, History(in_vain=4), NEW_DATA, DecisionKind.ACCEPTED, "drift: "),
+    ("a person is not held by the breaker", PERSON, History(in_vain=9), Facts(), DecisionKind.ACCEPTED, "a person"),
     ("a pause that is over", DRIFT, History(pauses=(PAUSED_TILL_NOW,)), NEW_DATA, DecisionKind.ACCEPTED, "drift: "),
     ("a person is not held by a pause", PERSON, History(pauses=(PAUSED,)), Facts(), DecisionKind.ACCEPTED, "a person"),
     ("data lands during a pause", DATA, History(pauses=(PAUSED,)), Facts(), DecisionKind.ACCEPTED, "new data"),
@@ -291,6 +302,7 @@ histories = st.builds(
     st.lists(runs, max_size=8).map(tuple),
     st.none() | st.integers(0, 9),
     st.lists(pauses, max_size=2).map(tuple),
+    st.integers(0, 6),
 )
 facts_ = st.builds(Facts, st.none() | st.integers(0, 9), st.just("1"), st.none() | st.integers(0, 9))
 alerts = st.builds(
@@ -320,6 +332,7 @@ def test_an_alert_never_starts_a_run_against_the_policy(
         assert not event.resolved
         assert TRIGGER_OF[event.alert or ""] in spec.retraining.on
         assert not any(pause.lasts(NOW) for pause in history.pauses)
+        assert history.in_vain < spec.monitoring.runs.without_promotion
         assert not any(run.active for run in trainings)
         assert all(run.accepted_at + spec.retraining.cooldown <= NOW for run in trainings)
         assert (

@@ -37,6 +37,7 @@ OF_A_PIPELINE: dict[str, tuple[str, Callable[[Sequence[int]], Values]]] = {
     "failing": ("PerennialRunFailing", lambda bad: {(names.RUN_FAILURES_IN_A_ROW, ""): when(bad, 2, 1)}),
     "long": ("PerennialRunTooLong", lambda bad: {(names.RUN_ACTIVE_SINCE, ""): since(bad, 3600)}),
     "storm": ("PerennialRetrainingStorm", lambda bad: {(names.RETRAININGS_SINCE_PROMOTION, ""): when(bad, 5, 4)}),
+    "paused": ("PerennialPausedLong", lambda bad: {(names.PAUSED_SINCE, ""): since(bad, 86_400)}),
     "budget": (
         "PerennialBudgetSpent",
         lambda bad: {(names.HELD_EVENTS, "over_budget"): when(bad, 3, 0), (names.BUDGET_LEFT, ""): 0},
@@ -102,7 +103,12 @@ EXPECTED: dict[str, tuple[dict[str, str], str, str]] = {
         {"pipeline": "demo", "severity": "warning"},
         "demo: 5 retrainings in vain",
         "Alerts have started 5 training runs of demo since one has led to a new champion: training again does not mend what they "
-        "are about.",
+        "are about. The breaker is open: no alert starts another until somebody has looked and resumes the pipeline.",
+    ),
+    "paused": (
+        {"pipeline": "demo", "severity": "warning"},
+        "demo: retraining has been paused for 1d 0h 7m 30s",
+        "Retraining of demo was paused 1d 0h 7m 30s ago. Alerts are written down, and none starts a run.",
     ),
     "budget": (
         {"pipeline": "demo", "severity": "warning"},
@@ -149,7 +155,7 @@ EXPECTED: dict[str, tuple[dict[str, str], str, str]] = {
 
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_what_is_wrong_is_told_with_figures_and_resolves(well, kind: str) -> None:
-    at_once = {"failing", "storm"}
+    at_once = {"failing", "storm", "paused"}
     (alert, values), of = (OF_A_PIPELINE.get(kind) or OF_THE_CONTROLLER[kind]), {"pipeline": "demo"}
     put(well, values(BAD), **(of if kind in OF_A_PIPELINE else {}))
     labels, summary, description = EXPECTED[kind]
@@ -166,6 +172,7 @@ def test_nothing_is_told_without_one_of_the_series_that_it_rests_on(well) -> Non
         "failing": {names.RUN_FAILURES_IN_A_ROW, names.RUN_FAILURES_LIMIT},
         "long": {names.RUN_ACTIVE_SINCE, names.RUN_LIMIT},
         "storm": {names.RETRAININGS_SINCE_PROMOTION, names.RETRAININGS_LIMIT},
+        "paused": {names.PAUSED_SINCE},
         "budget": {names.HELD_EVENTS, names.BUDGET_LEFT},
         "undelivered": {names.RUN_UNDELIVERED_SINCE},
         "broken": {names.PIPELINE_BROKEN},

@@ -15,6 +15,8 @@ def command(
 ) -> None:
     """Let alerts start retrainings again. Those that were held and still fire are decided at once.
 
+    Ends a pause, and closes the breaker that opens after too many retrainings in vain.
+
     A pipeline that was paused by name stays paused when `--all` ends the pause of all, and the other way round: what is left is shown.
     """
     from perennial_cli.clients.controller import Controller

@@ -138,7 +138,8 @@ class Runs(Model):
     failures: int = Field(default=2, ge=1)
     """So many runs in a row that ended without a verdict on a model raise an alert. A challenger that was rejected is no failure."""
     without_promotion: int = Field(default=5, ge=1)
-    """So many retrainings by alerts, of which none led to a new champion, raise an alert."""
+    """So many retrainings by alerts, of which none led to a new champion, raise an alert and open the breaker: no alert starts another
+    until a run led to a new champion, or somebody says `perennial resume`."""
     longest: Duration | None = None
     """A run that is active for longer raises an alert. Without it the sum of the timeouts of its steps, one attempt each."""
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import and_, case, false, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from perennial_controller.policy import HELD, spent
+from perennial_controller.events import ALL_PIPELINES
+from perennial_controller.policy import HELD, Pause, spent
 from perennial_controller.tables import decisions
 from perennial_spec.pipeline import PipelineSpec
 
@@ -36,7 +37,7 @@ class Runs:
     failures_in_a_row: int = 0
     """Runs that failed since then."""
     in_vain: int = 0
-    """Retrainings by alerts that ended since a run has led to a new champion."""
+    """Retrainings by alerts that ended since a run has led to a new champion, or since somebody resumed."""
     active_since: datetime | None = None
     """When Airflow got the run that has not ended; the oldest of them."""
     undelivered_since: datetime | None = None
@@ -53,6 +54,13 @@ class Figures:
 
     runs: Mapping[str, Runs]
     marks: Mapping[str, datetime]
+    pauses: Mapping[str, Pause] = field(default_factory=dict)
+    """As `Ledger.pauses`."""
+
+    def paused_since(self, pipeline: str, now: datetime) -> datetime | None:
+        """When the pause began that is in force, the older of two; None: none is."""
+        found = (self.pauses.get(name) for name in (pipeline, ALL_PIPELINES))
+        return min((pause.since for pause in found if pause and pause.lasts(now)), default=None)
 
 
 def budget_left(spec: PipelineSpec, accepted: Iterable[datetime], now: datetime) -> int:
@@ -101,7 +109,14 @@ async def read_runs(connection: AsyncConnection, since: datetime) -> dict[str, R
     }
 
 
-def _summary(since: datetime) -> Any:
+async def read_in_vain(connection: AsyncConnection, pipeline: str) -> int:
+    """`Runs.in_vain` of one pipeline, as it is now."""
+    row = (await connection.execute(_summary(None, pipeline))).first()
+    return row.in_vain if row else 0
+
+
+def _summary(since: datetime | None, pipeline: str | None = None) -> Any:
+    """One row for each pipeline, or for the one that is named; runs accepted after `since` are listed, none when None."""
     result = case(
         (_t.outcome.is_(None), None),
         ((_t.outcome == "success") | (_t.verdict == "promoted"), "promoted"),
@@ -111,7 +126,8 @@ def _summary(since: datetime) -> Any:
     times = (_t.decided_at, _t.delivered_at, _t.finished_at)
     columns = (_t.pipeline, _t.kind, _t.delivery, *times, result.label("result"))
     # The training DAG has the pipeline's name (names.dag_id): runs of the data DAG are not among them.
-    runs = select(*columns).where(_t.delivery.is_not(None), _t.dag_id == _t.pipeline).cte("runs")
+    these = [_t.delivery.is_not(None), _t.dag_id == _t.pipeline, *([] if pipeline is None else [_t.dag_id == pipeline])]
+    runs = select(*columns).where(*these).cte("runs")
     of = runs.c
     good = of.result.in_(JUDGED)
     last = (
@@ -123,6 +139,14 @@ def _summary(since: datetime) -> Any:
         .group_by(of.pipeline)
         .cte("last")
     )
+    resumed = (
+        select(_t.pipeline, func.max(_t.received_at).label("at"))
+        .where(_t.kind == "resume")
+        .group_by(_t.pipeline)
+        .cte("resumed")
+    )
+    all_resumed = select(resumed.c.at).where(resumed.c.pipeline == ALL_PIPELINES).scalar_subquery()
+    anew = func.greatest(last.c.promoted, resumed.c.at, all_resumed)  # the latest of those that there are
     failed = of.result.is_not(None) & of.result.not_in(JUDGED)
     ended = of.result.is_not(None) & (of.kind == "alert")
     return (
@@ -132,13 +156,14 @@ def _summary(since: datetime) -> Any:
             func.max(of.finished_at).filter(good).label("good_ended"),
             func.max(last.c.good).label("good_accepted"),
             func.count().filter(failed, _after(of.decided_at, last.c.good)).label("failures_in_a_row"),
-            func.count().filter(ended, _after(of.decided_at, last.c.promoted)).label("in_vain"),
+            func.count().filter(ended, _after(of.decided_at, anew)).label("in_vain"),
             func.min(of.delivered_at)
             .filter(and_(of.result.is_(None), of.delivery == "delivered"))
             .label("active_since"),
-            func.array_agg(of.decided_at).filter(of.decided_at > since).label("accepted"),
+            func.array_agg(of.decided_at).filter(false() if since is None else of.decided_at > since).label("accepted"),
         )
         .join(last, last.c.pipeline == of.pipeline)
+        .outerjoin(resumed, resumed.c.pipeline == of.pipeline)
         .group_by(of.pipeline)
     )
 

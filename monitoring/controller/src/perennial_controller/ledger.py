@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from perennial_controller.entry import Entry
 from perennial_controller.events import ALL_PIPELINES, MAX_SUMMARY, NewEvent, run_id_of, successor_key, target_dag
-from perennial_controller.figures import Figures, read_runs
+from perennial_controller.figures import Figures, read_in_vain, read_runs
 from perennial_controller.marks import keep_schedules, read_marks, set_mark
 from perennial_controller.policy import HELD, ORDERS, Decision, DecisionKind, History, Pause, Run
 from perennial_controller.registry import ModelVersion
@@ -176,7 +176,9 @@ class Ledger:
     async def figures(self, since: datetime) -> Figures:
         """How every pipeline's runs are doing; those within the budgets' time were accepted after `since`."""
         async with self._engine.connect() as connection:
-            return Figures(await read_runs(connection, since), await read_marks(connection))
+            orders = await _orders(connection)
+            pauses = {order.pipeline: order.pause() for order in orders if order.kind == "pause"}
+            return Figures(await read_runs(connection, since), await read_marks(connection), pauses)
 
     # -- moments --
 
@@ -297,7 +299,8 @@ class Deciding:
         tried = await self._connection.scalar(select(func.max(_t.data_version)).where(mine))
         orders = await _orders(self._connection, _t.pipeline.in_((self._pipeline, ALL_PIPELINES)))
         pauses = tuple(order.pause() for order in orders if order.kind == "pause")
-        return History(tuple(_run(entry) for entry in entries), tried, pauses)
+        in_vain = await read_in_vain(self._connection, self._pipeline)
+        return History(tuple(_run(entry) for entry in entries), tried, pauses, in_vain)
 
     async def decide(self, entry: Entry, decision: Decision, now: datetime) -> bool:
         """Write a decision, and the run that it starts into the outbox. False: it is the decision that is there already."""

@@ -58,6 +58,13 @@ class LoopMetrics:
         )
         known = {name: self.figures.runs.get(name, Runs()) for name in self.specs.names()}
         yield from _of_runs(known)
+        paused = GaugeMetricFamily(
+            names.PAUSED_SINCE, "When a person paused retraining; none while nobody has", labels=("pipeline",)
+        )
+        for name in known:
+            if (since := self.figures.paused_since(name, self.clock())) is not None:
+                paused.add_metric((name,), since.timestamp())
+        yield paused
         yield from _of_specs(self.specs.all(), self.figures, self.clock())
 
 
@@ -70,7 +77,9 @@ def _of_runs(known: dict[str, Runs]) -> Iterator[Metric]:
         names.RUN_FAILURES_IN_A_ROW, "Training runs that failed since the last that judged a model", labels=at
     )
     vain = GaugeMetricFamily(
-        names.RETRAININGS_SINCE_PROMOTION, "Retrainings by alerts since a run has led to a new champion", labels=at
+        names.RETRAININGS_SINCE_PROMOTION,
+        "Retrainings by alerts since one has led to a new champion, or somebody has resumed",
+        labels=at,
     )
     held = GaugeMetricFamily(names.HELD_EVENTS, "Alerts that are held back, by why", labels=(*at, "decision"))
     moments = [GaugeMetricFamily(name, meaning, labels=at) for name, meaning, _ in _MOMENTS]

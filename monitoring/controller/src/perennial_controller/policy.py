@@ -1,7 +1,7 @@
 """Whether an event starts a run, and why: pure functions of the event, the pipeline's history, its spec, the facts and the clock.
 
-alert     starts a training run when its trigger is in `retraining.on`, nobody has paused retraining, no run is active, the
-          cooldown is over, the budget is not spent, and there is validated data that no model was trained on. One that is held
+alert     starts a training run when its trigger is in `retraining.on`, nobody has paused retraining, the breaker is closed, no run is
+          active, the cooldown is over, the budget is not spent, and there is validated data that no model was trained on. One that is held
           back is asked again while it fires; one whose run did not succeed asks again as a new event, which waits for data that
           this run could not have had.
 person    starts a training run unless one is active.
@@ -49,6 +49,8 @@ class DecisionKind(StrEnum):
     """A run is already active, and answers this event too."""
     PAUSED = "paused"
     """A person has paused retraining."""
+    BREAKER_OPEN = "breaker_open"
+    """Too many retrainings have led to nothing: a person must look first."""
     COOLING_DOWN = "cooling_down"
     OVER_BUDGET = "over_budget"
     WAITING_FOR_DATA = "waiting_for_data"
@@ -66,6 +68,7 @@ class DecisionKind(StrEnum):
 HELD = frozenset(
     {
         DecisionKind.PAUSED,
+        DecisionKind.BREAKER_OPEN,
         DecisionKind.MERGED,
         DecisionKind.COOLING_DOWN,
         DecisionKind.OVER_BUDGET,
@@ -130,6 +133,8 @@ class History:
     """Newest version of the data that one of these runs has trained a model on, whether or not that became champion."""
     pauses: tuple[Pause, ...] = ()
     """In force or over: the newest of the pipeline, and the newest of all pipelines, unless somebody has resumed since."""
+    in_vain: int = 0
+    """Retrainings by alerts that have ended since one led to a new champion, or since somebody resumed."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +257,17 @@ def _paused(case: _Case) -> Decision | None:
     )
 
 
+def _breaker(case: _Case) -> Decision | None:
+    limit = case.spec.monitoring.runs.without_promotion
+    if case.history.in_vain < limit:
+        return None
+    return Decision(
+        DecisionKind.BREAKER_OPEN,
+        f"{limit} retrainings by alerts or more have led to no new champion (monitoring.runs.without_promotion): "
+        f"no alert starts another until somebody has looked, and says: perennial resume {case.event.pipeline}",
+    )
+
+
 def _active(case: _Case) -> Decision | None:
     run = case.active(names.dag_id(case.event.pipeline))
     if run is None:
@@ -349,7 +365,7 @@ def _when(at: datetime) -> str:
 
 _Rule = Callable[[_Case], Decision | None]
 _RULES: dict[EventKind, tuple[_Rule, ...]] = {
-    "alert": (_ended, _trigger, _paused, _active, _cooldown, _budget, _new_data),
+    "alert": (_ended, _trigger, _paused, _active, _breaker, _cooldown, _budget, _new_data),
     "person": (_active,),
     "data": (_data_waiting,),
     "schedule": (),

@@ -71,7 +71,7 @@ Index(
     "perennial_decisions_open",
     decisions.c.pipeline,
     postgresql_where=text(
-        "decision IN ('received', 'paused', 'merged', 'cooling_down', 'over_budget', 'waiting_for_data')"
+        "decision IN ('received', 'paused', 'breaker_open', 'merged', 'cooling_down', 'over_budget', 'waiting_for_data')"
     ),
 )
 Index(

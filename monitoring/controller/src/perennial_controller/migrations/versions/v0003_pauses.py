@@ -1,4 +1,4 @@
-"""Retraining can be paused: one more decision that is open, and the newest order is found quickly."""
+"""Retraining can be paused, or held by the breaker: decisions that are open, and the newest order is found quickly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 TABLE = "perennial_decisions"
 BEFORE = "decision IN ('received', 'merged', 'cooling_down', 'over_budget', 'waiting_for_data')"
-OPEN = "decision IN ('received', 'paused', 'merged', 'cooling_down', 'over_budget', 'waiting_for_data')"
+OPEN = "decision IN ('received', 'paused', 'breaker_open', 'merged', 'cooling_down', 'over_budget', 'waiting_for_data')"
 
 
 def upgrade() -> None:
@@ -23,10 +23,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """What was paused waits for a decision again; the orders stay on record."""
+    """What was held so waits for a decision again; the orders stay on record."""
     op.drop_index(f"{TABLE}_pauses", TABLE)
     decisions = table(TABLE, column("decision"))
-    op.execute(decisions.update().where(decisions.c.decision == "paused").values(decision="received"))
+    op.execute(
+        decisions.update().where(decisions.c.decision.in_(("paused", "breaker_open"))).values(decision="received")
+    )
     _open(BEFORE)
 
 
