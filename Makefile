@@ -51,6 +51,7 @@ status: ## What runs, where, since when
 bench: install ## Run the benchmarks; results in bench/results.md
 	python bench/loop.py
 	python -m bench.serving
+	python -m bench.drift
 
 .PHONY: bench-serving
 bench-serving: install ## Measure the model server beside its peers (needs wrk and gcc)
