@@ -57,6 +57,8 @@ def section(rows: Sequence[Row], command: str, agrees: bool) -> str:
         lines.append(_line(f"{row.rows:,}", cells))
     lines += ["", f"### Rows until the moved feature is found in {SURE:.0%} of the windows", ""]
     lines += [
+        f"{len(next(row for row in rows if row.moved).found[judges[0]])} windows of each size and grade; "
+        "only the feature that has moved counts. "
         f"In brackets: also found, but at a size at which more than 1 of 200 quiet windows alarms falsely. `-`: not found with "
         f"{max(row.rows for row in rows):,} rows.",
         "",
