@@ -30,7 +30,7 @@ lint: install ## Check format, style, types, imports, rules and the lock
 	python docs/render_alerts.py --check
 
 .PHONY: test
-test: install ## Run all tests but those on Kubernetes (at most 12 minutes on 2 cores)
+test: install ## Run all tests but those on Kubernetes (about 20 minutes on 2 cores)
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-fast

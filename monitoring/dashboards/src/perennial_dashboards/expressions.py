@@ -18,7 +18,12 @@ WINDOWS = ("5m", "1h", "1d")
 """Those of monitoring.drift.window."""
 PSI = "perennial:feature_psi"
 ROWS = "perennial:feature_rows"
-NOISE = "perennial:feature_psi_noise"
+EVIDENCE = "perennial:feature_evidence"
+EVIDENCE_LIMIT = "perennial:feature_evidence:limit"
+MISSING = "perennial:feature_missing_share"
+UNSEEN = "perennial:feature_unseen_share"
+OUT_OF_RANGE = "perennial:out_of_range_share"
+ATTRIBUTION_SHIFT = "perennial:attribution_shift"
 JUDGED = "perennial:feature_psi:judged"
 LIVE = "perennial:feature_live_share"
 REFERENCE = "perennial:feature_reference_share"
@@ -56,13 +61,18 @@ def windowed(record: str, *matchers: str) -> str:
     return f"(({every}) and on (pipeline, window) {names.DRIFT_WINDOW} > 0)"
 
 
-def shares(*matchers: str) -> str:
-    """Live shares of bins over the window that each pipeline's spec names."""
+def unlabelled(record: str, *matchers: str) -> str:
+    """The same of a record whose series do not name their window."""
     chosen = []
     for window in WINDOWS:
         asked = series(names.DRIFT_WINDOW, f'window="{window}"')
-        chosen.append(f"({series(f'{LIVE}:{window}', *matchers)} and on (pipeline) {asked} > 0)")
+        chosen.append(f"({series(f'{record}:{window}', *matchers)} and on (pipeline) {asked} > 0)")
     return f"({' or '.join(chosen)})"
+
+
+def shares(*matchers: str) -> str:
+    """Live shares of bins over the window that each pipeline's spec names."""
+    return unlabelled(LIVE, *matchers)
 
 
 def of_champion(expression: str) -> str:
@@ -73,7 +83,7 @@ def of_champion(expression: str) -> str:
 def drift(matcher: str) -> str:
     """Each pipeline's worst feature, as a share of the threshold at which it alerts.
 
-    0 where nothing is beyond sampling noise; nothing where too few rows came.
+    0 where nothing is beyond chance; nothing where too few rows came.
     """
     limit = most(names.DRIFT_THRESHOLD, matcher, by="pipeline")
     rows = most(names.DRIFT_MIN_ROWS, matcher, by="pipeline")
@@ -86,9 +96,16 @@ def data_age(matcher: str) -> str:
     return f"time() - {most(names.DATA_LAST_TIMESTAMP, matcher, by='pipeline')}"
 
 
+def model_age(matcher: str) -> str:
+    """Seconds since the champion of each pipeline was trained."""
+    trained = of_champion(series(names.MODEL_TRAINED, matcher))
+    return f"time() - max by (pipeline) ({trained})"
+
+
 def firing(*matchers: str) -> str:
-    """Alerts of the platform that fire."""
-    return series("ALERTS", 'alertstate="firing"', 'alertname=~"Perennial.+"', *matchers)
+    """Alerts of the platform that fire, but for the one that always does."""
+    ours = ('alertname=~"Perennial.+"', f'alertname!="{names.ALERT_WATCHDOG}"')
+    return series("ALERTS", 'alertstate="firing"', *ours, *matchers)
 
 
 def firing_for() -> str:

@@ -48,7 +48,26 @@ NOW = Row(
             units.NoUnit,
             (Query(f"min({names.LEDGER_UP})"),),
             states=UP,
-            runbook=names.ALERT_MONITORING_DOWN,
+            width=3,
+            runbook=names.ALERT_LEDGER_DOWN,
+        ),
+        Number(
+            "Airflow",
+            "Whether Airflow answered the controller the last time it was asked.",
+            units.NoUnit,
+            (Query(f"min({names.AIRFLOW_UP})"),),
+            states=UP,
+            width=3,
+            runbook=names.ALERT_DELIVERY_FAILING,
+        ),
+        Number(
+            "Watchdog",
+            "Since the alert that always fires last came through Alertmanager: when it stops, no alert can arrive.",
+            units.Seconds,
+            (Query(f"time() - max({names.WATCHDOG_RECEIVED})"),),
+            steps=((None, GREEN), (300, RED)),
+            width=3,
+            runbook=names.ALERT_NOT_RECEIVED,
         ),
         Number(
             "Backlog",
@@ -56,6 +75,7 @@ NOW = Row(
             units.Short,
             (Query(f"max({names.BACKLOG})"),),
             steps=ANY_IS_BAD,
+            width=3,
         ),
         Number(
             "Oldest undelivered",
@@ -63,6 +83,7 @@ NOW = Row(
             units.Seconds,
             (Query(f"max({names.OLDEST_UNDELIVERED})"),),
             steps=AGE,
+            width=3,
         ),
         Number(
             "Alerts that retrain",
@@ -70,6 +91,7 @@ NOW = Row(
             units.Short,
             (Query(f"count({of.firing(CHOSEN, of.RETRAIN)})", zero=True, quiet=NOTHING_ASKS),),
             steps=((None, GREEN), (1, ORANGE)),
+            width=3,
         ),
         Number(
             "Runs accepted",
@@ -77,6 +99,7 @@ NOW = Row(
             units.Short,
             (Query(f"sum(increase({of.series(names.DECISIONS, CHOSEN, of.ACCEPTED)}[$__range]))"),),
             decimals=0,
+            width=3,
         ),
         Number(
             "Broken files",
@@ -88,6 +111,7 @@ NOW = Row(
                 ),
             ),
             steps=ANY_IS_BAD,
+            width=3,
         ),
     ),
 )
@@ -184,6 +208,80 @@ DELIVERED = Row(
     ),
 )
 
+RUNS = Row(
+    "Runs",
+    (
+        Table(
+            "Runs of each pipeline",
+            "The last that did its work (a challenger that was rejected is an answer), failures since, retrainings by alerts that led to "
+            "nothing, what is left of the budget, and since when a run is active or retraining is paused.",
+            units.NoUnit,
+            columns=(
+                Column("Pipeline", label="pipeline"),
+                Column(
+                    "Last good run",
+                    Query(f"time() - {of.most(names.RUN_LAST_SUCCESS, CHOSEN, by='pipeline')}"),
+                    unit=units.Seconds,
+                ),
+                Column(
+                    "Failed since",
+                    Query(of.most(names.RUN_FAILURES_IN_A_ROW, CHOSEN, by="pipeline")),
+                    unit=units.Short,
+                    steps=ANY_IS_BAD,
+                ),
+                Column(
+                    "In vain",
+                    Query(of.most(names.RETRAININGS_SINCE_PROMOTION, CHOSEN, by="pipeline")),
+                    unit=units.Short,
+                ),
+                Column(
+                    "Breaker opens at",
+                    Query(of.most(names.RETRAININGS_LIMIT, CHOSEN, by="pipeline")),
+                    unit=units.Short,
+                ),
+                Column(
+                    "Budget left",
+                    Query(of.most(names.BUDGET_LEFT, CHOSEN, by="pipeline")),
+                    unit=units.Short,
+                    steps=((None, RED), (1, GREEN)),
+                ),
+                Column(
+                    "Active for",
+                    Query(
+                        f"time() - {of.most(names.RUN_ACTIVE_SINCE, CHOSEN, by='pipeline')}", quiet="No run is active."
+                    ),
+                    unit=units.Seconds,
+                ),
+                Column("Limit", Query(of.most(names.RUN_LIMIT, CHOSEN, by="pipeline")), unit=units.Seconds),
+                Column(
+                    "Paused for",
+                    Query(f"time() - {of.most(names.PAUSED_SINCE, CHOSEN, by='pipeline')}", quiet="Nothing is paused."),
+                    unit=units.Seconds,
+                ),
+            ),
+        ),
+        Lines(
+            "Runs by what came of them",
+            "Training runs that have ended, ever, of all pipelines that are chosen.",
+            units.Short,
+            (Query(f"sum by (outcome) ({of.most(names.RUNS, CHOSEN, by='pipeline, outcome')})", "{{outcome}}"),),
+            runbook=names.ALERT_RUN_FAILING,
+        ),
+        Lines(
+            "Alerts that are held back",
+            "By why: merged into a run, cooling down, over budget, waiting for data, paused, or held by the breaker.",
+            units.Short,
+            (
+                Query(
+                    f"sum by (decision) ({of.most(names.HELD_EVENTS, CHOSEN, by='pipeline, decision')})", "{{decision}}"
+                ),
+            ),
+            stacked=True,
+            runbook=names.ALERT_BUDGET_SPENT,
+        ),
+    ),
+)
+
 FED = Row(
     "What the loop lives on",
     (
@@ -231,7 +329,7 @@ BOARD = Dashboard(
     "perennial-loop",
     "Perennial / The loop",
     "What asks for a retraining, what the controller decides, what is waiting.",
-    (NOW, DECIDED, DELIVERED, FED),
+    (NOW, DECIDED, RUNS, DELIVERED, FED),
     variables=(Variable("pipeline", "Pipeline", f"label_values({names.DRIFT_THRESHOLD}, pipeline)", many=True),),
     marks=MARKS,
     since="now-24h",

@@ -81,7 +81,7 @@ NOW = Row(
 PIPELINES = Table(
     "Pipelines",
     "One row per pipeline; its name leads to its own dashboard. Drift is the worst feature that was judged, as a share of the threshold of "
-    "monitoring.drift.psi: 0 where nothing is beyond sampling noise, empty where too few rows came. Quality is measured on labels as they "
+    "monitoring.drift.psi: 0 where nothing is beyond chance, empty where too few rows came. Quality is measured on labels as they "
     "arrive, empty without monitoring.quality.",
     units.NoUnit,
     height=9,
@@ -109,6 +109,17 @@ PIPELINES = Table(
                 f"max by (pipeline) ({of.series(names.QUALITY_MIN, CHOSEN)} or {of.series(names.QUALITY_MAX, CHOSEN)})"
             ),
             decimals=3,
+        ),
+        Column(
+            "Model age",
+            Query(of.model_age(CHOSEN)),
+            unit=units.Seconds,
+        ),
+        Column(
+            "Failed runs",
+            Query(of.most(names.RUN_FAILURES_IN_A_ROW, CHOSEN, by="pipeline")),
+            unit=units.Short,
+            steps=ANY_IS_BAD,
         ),
         Column("Newest data", Query(of.data_age(CHOSEN)), unit=units.Seconds),
         Column(
@@ -209,6 +220,40 @@ TIME = Row(
             units.PercentUnit,
             (Query(of.failed_share(CHOSEN, by="pipeline"), "{{pipeline}}"),),
             decimals=2,
+            runbook=names.ALERT_ERRORS,
+        ),
+        Lines(
+            "Failed requests and latency, as a share of their limits",
+            "Errors and 99th percentile of the last 5 minutes against monitoring.service; at 100% PerennialErrorsHigh or "
+            "PerennialLatencyHigh fires.",
+            units.PercentUnit,
+            (
+                Query(
+                    f"max by (pipeline) ({of.series('perennial:request_errors:ratio5m', CHOSEN)}) / "
+                    f"{of.most(names.ERROR_RATE_LIMIT, by='pipeline')}",
+                    "errors of {{pipeline}}",
+                ),
+                Query(
+                    f"max by (pipeline) ({of.series('perennial:request_duration_seconds:p99_5m', CHOSEN)}) / "
+                    f"{of.most(names.LATENCY_LIMIT, by='pipeline')}",
+                    "p99 of {{pipeline}}",
+                ),
+            ),
+            steps=((None, GREEN), (1.0, RED)),
+            runbook=names.ALERT_LATENCY,
+        ),
+        Lines(
+            "Age of the champions",
+            "As a share of lifetime.review_every; at 100% PerennialModelOld fires.",
+            units.PercentUnit,
+            (
+                Query(
+                    f"({of.model_age(CHOSEN)}) / on (pipeline) {of.most(names.MODEL_REVIEW_AFTER, by='pipeline')}",
+                    "{{pipeline}}",
+                ),
+            ),
+            steps=((None, GREEN), (1.0, RED)),
+            runbook=names.ALERT_MODEL_OLD,
         ),
     ),
 )

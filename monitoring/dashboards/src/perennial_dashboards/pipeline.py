@@ -35,9 +35,15 @@ ONLY_WITH_MAX = "The spec sets monitoring.quality.min instead."
 NOTHING_WRONG = "No alert fires."
 
 
-def _bins(matcher: str) -> str:
-    """Share of the champion's live values that lie in a bin, by feature."""
-    return f"max by (feature) ({of.of_champion(of.shares(ONE, INPUT, matcher))})"
+def _champions(expression: str) -> str:
+    """By feature, of the champion."""
+    return f"max by (feature) ({of.of_champion(expression)})"
+
+
+def _judged(metric: str) -> str:
+    """Of the champion, by the metric that the spec judges."""
+    limits = f"({of.series(names.QUALITY_MIN, ONE)} or {of.series(names.QUALITY_MAX, ONE)})"
+    return f"max by (metric) ({of.of_champion(of.series(metric, ONE))}) and on (metric) {limits}"
 
 
 def bin_moves() -> str:
@@ -59,7 +65,7 @@ NOW = Row(
         ),
         Number(
             "Worst drift",
-            "The worst feature that was judged, as a share of monitoring.drift.psi; 0 where nothing is beyond sampling noise.",
+            "The worst feature that was judged, as a share of monitoring.drift.psi; 0 where nothing is beyond chance.",
             units.PercentUnit,
             (Query(of.drift(ONE)),),
             width=3,
@@ -129,7 +135,7 @@ DRIFTING = Row(
     (
         Cells(
             "Drift by feature",
-            "PSI of each feature as a share of the threshold: from 100% on it counts as drifted, if it is also beyond sampling noise, "
+            "PSI of each feature as a share of the threshold: from 100% on it counts as drifted, if it is also beyond chance, "
             "rests on enough rows, and is not ignored by the spec.",
             units.PercentUnit,
             (
@@ -158,12 +164,11 @@ DRIFTING = Row(
         ),
         Lines(
             "PSI of the predictions",
-            "Have the champion's predictions moved away from those on its reference data? Above the threshold and above what sampling "
-            "noise explains at this number of rows, PerennialPredictionDrift fires.",
+            "Have the champion's predictions moved away from those on its reference data? Above the threshold, and beyond what "
+            "chance explains at this number of rows, PerennialPredictionDrift fires.",
             units.NoUnit,
             (
                 Query(f"max({of.of_champion(of.windowed(of.PSI, ONE, PREDICTION))})", "predictions"),
-                Query(f"max({of.of_champion(of.windowed(of.NOISE, ONE, PREDICTION))})", "sampling noise"),
                 PSI_LIMIT,
             ),
             decimals=2,
@@ -173,7 +178,7 @@ DRIFTING = Row(
             "Missing values",
             "Share of the champion's live values that are missing, by feature.",
             units.PercentUnit,
-            (Query(_bins(f'bin="{names.BIN_MISSING}"'), "{{feature}}"),),
+            (Query(_champions(of.windowed(of.MISSING, ONE)), "{{feature}}"),),
             width=8,
             decimals=1,
             runbook=names.ALERT_FEATURE_DRIFT,
@@ -184,7 +189,7 @@ DRIFTING = Row(
             units.PercentUnit,
             (
                 Query(
-                    _bins(f'bin="{names.BIN_OTHER}"'),
+                    _champions(of.windowed(of.UNSEEN, ONE)),
                     "{{feature}}",
                     quiet="The model has no categorical feature.",
                 ),
@@ -192,6 +197,55 @@ DRIFTING = Row(
             width=8,
             decimals=1,
             runbook=names.ALERT_FEATURE_DRIFT,
+        ),
+        Lines(
+            "Numbers beyond the training data",
+            "Share of the champion's live values that are below the least or above the largest of training, by feature.",
+            units.PercentUnit,
+            (
+                Query(
+                    _champions(of.unlabelled(of.OUT_OF_RANGE, ONE)),
+                    "{{feature}}",
+                    quiet="The model has no numeric feature.",
+                ),
+            ),
+            width=8,
+            decimals=1,
+            runbook=names.ALERT_FEATURE_DRIFT,
+        ),
+        Lines(
+            "Beyond chance",
+            "Evidence that a feature has moved at all (G statistic), as a share of what chance explains: below 100% nothing is judged, "
+            "however large PSI is. The ten largest.",
+            units.PercentUnit,
+            (
+                Query(
+                    f"topk(10, {_champions(of.windowed(of.EVIDENCE, ONE))} / on (feature) "
+                    f"{_champions(of.series(of.EVIDENCE_LIMIT, ONE))})",
+                    "{{feature}}",
+                ),
+            ),
+            width=8,
+            decimals=0,
+            steps=((None, GREEN), (1.0, ORANGE)),
+            runbook=names.ALERT_FEATURE_DRIFT,
+        ),
+        Lines(
+            "What moves the predictions: shift of attributions",
+            "Total variation between the features' shares of the predictions now and in training; above the dashed line "
+            "(monitoring.concept.attribution_shift) PerennialAttributionShift fires.",
+            units.PercentUnit,
+            (
+                Query(
+                    f"max({of.of_champion(of.series(of.ATTRIBUTION_SHIFT, ONE))})",
+                    "shift",
+                    quiet="Too few rows have been explained, or the model is of a flavour without TreeSHAP.",
+                ),
+                Query(f"max({of.series(names.ATTRIBUTION_SHIFT_LIMIT, ONE)})", "limit", limit=True),
+            ),
+            width=8,
+            decimals=1,
+            runbook=names.ALERT_ATTRIBUTION_SHIFT,
         ),
         Lines(
             "Rows in the window",
@@ -258,6 +312,61 @@ QUALITY = Row(
             runbook=names.ALERT_QUALITY,
         ),
         Lines(
+            "The champion's quality with its 95% interval, and estimated",
+            "Measured on labels, with the ends of its interval, and estimated by the model's own probabilities for predictions that wait "
+            "for a label. PerennialQualityLow fires only when even the favourable end is beyond the limit.",
+            units.NoUnit,
+            (
+                Query(_judged(names.QUALITY), "{{metric}}"),
+                Query(_judged(names.QUALITY_LOWER), "{{metric}}, lower end"),
+                Query(_judged(names.QUALITY_UPPER), "{{metric}}, upper end"),
+                Query(
+                    _judged(names.QUALITY_ESTIMATED),
+                    "{{metric}}, estimated",
+                    quiet="No prediction waits for its label, or too few labels came to calibrate by.",
+                ),
+                Query(
+                    of.most(names.QUALITY_MIN, ONE, by="metric"), "least {{metric}}", limit=True, quiet=ONLY_WITH_MIN
+                ),
+                Query(
+                    of.most(names.QUALITY_MAX, ONE, by="metric"), "largest {{metric}}", limit=True, quiet=ONLY_WITH_MAX
+                ),
+            ),
+            decimals=3,
+            height=9,
+            low=None,
+            runbook=names.ALERT_QUALITY_ESTIMATED,
+        ),
+        Lines(
+            "The champion's quality by slice",
+            "The metric of monitoring.quality on each value of the slices: those of the gates and of monitoring.quality.slices.",
+            units.NoUnit,
+            (
+                Query(
+                    f"max by (slice, value, metric) ({of.of_champion(of.series(names.QUALITY_SLICE, ONE))})",
+                    "{{metric}} of {{slice}} {{value}}",
+                    quiet="The spec names no slice.",
+                ),
+            ),
+            decimals=3,
+            height=9,
+            runbook=names.ALERT_QUALITY_SLICE,
+        ),
+        Lines(
+            "Confidence",
+            "Mean of max(p, 1 - p) over the window's predictions, by version: it falls when the model meets what it does not know.",
+            units.PercentUnit,
+            (
+                Query(
+                    of.most(names.PREDICTION_CONFIDENCE, ONE, by="version"),
+                    "version {{version}}",
+                ),
+            ),
+            width=6,
+            height=9,
+            low=None,
+        ),
+        Lines(
             "Labels in the window",
             "Predictions whose label is known, by version; below the dashed line (monitoring.quality.min_labels) quality is not judged.",
             units.Short,
@@ -276,6 +385,52 @@ QUALITY = Row(
             (Query(of.rate(names.FEEDBACK, ONE, by="pipeline"), "labels"),),
             width=6,
             height=9,
+        ),
+        Lines(
+            "Labels by what became of them",
+            "Per minute: joined with a prediction, repeated, contradicting an earlier one, of no prediction that is known, of the future.",
+            units.Short,
+            (
+                Query(
+                    f"sum by (outcome) (increase({of.series(names.QUALITY_LABELS_SEEN, ONE)}[$__interval]))",
+                    "{{outcome}}",
+                ),
+            ),
+            width=6,
+            height=9,
+            bars=True,
+            stacked=True,
+            interval="1m",
+        ),
+        Lines(
+            "How late labels are",
+            "Median time from a prediction to its label; above the dashed line (data.label.arrives_after) they are late.",
+            units.Seconds,
+            (
+                Query(f"max({of.series(names.QUALITY_LABEL_LAG, ONE)})", "median lag"),
+                Query(f"max({of.series(names.LABEL_ARRIVES_AFTER, ONE)})", "data.label.arrives_after", limit=True),
+            ),
+            width=6,
+            height=9,
+            runbook=names.ALERT_LABELS_LATE,
+        ),
+        Lines(
+            "Due predictions that have their label",
+            "Of predictions older than data.label.arrives_after; below the dashed line (monitoring.quality.min_labelled) "
+            "PerennialLabelsLate fires.",
+            units.PercentUnit,
+            (
+                Query(
+                    f"max({of.series(names.QUALITY_DUE_LABELLED_SHARE, ONE)})",
+                    "labelled",
+                    quiet="No prediction is old enough.",
+                ),
+                Query(f"max({of.series(names.QUALITY_MIN_LABELLED, ONE)})", "least share", limit=True),
+            ),
+            width=6,
+            height=9,
+            high=1,
+            runbook=names.ALERT_LABELS_LATE,
         ),
     ),
 )
@@ -315,8 +470,22 @@ TRAFFIC = Row(
             (
                 Query(of.latency(0.99, ONE, by="version"), "p99 of version {{version}}"),
                 Query(of.latency(0.5, ONE, by="version"), "median of version {{version}}"),
+                Query(f"max({of.series(names.LATENCY_LIMIT, ONE)})", "limit of p99", limit=True),
             ),
             width=8,
+            runbook=names.ALERT_LATENCY,
+        ),
+        Lines(
+            "Failed requests",
+            "Share of the requests of the last 5 minutes that were answered with 5xx; the dashed line is monitoring.service.error_rate.",
+            units.PercentUnit,
+            (
+                Query(f"max({of.series('perennial:request_errors:ratio5m', ONE)})", "failed"),
+                Query(f"max({of.series(names.ERROR_RATE_LIMIT, ONE)})", "limit", limit=True),
+            ),
+            width=8,
+            decimals=2,
+            runbook=names.ALERT_ERRORS,
         ),
         Lines(
             "Rows predicted",
@@ -374,6 +543,40 @@ VERSIONS = Row(
             (Query(of.fired(ONE, by="alertname, version"), "{{alertname}} {{version}}", quiet=NOTHING_WRONG),),
             width=8,
             states=((1, "firing", RED),),
+        ),
+        Cells(
+            "Health queries",
+            "Whether each version answers rows of its own training as it did then.",
+            units.NoUnit,
+            (
+                Query(
+                    f"min by (version) (min_over_time({of.series(names.HEALTH_QUERY_UP, ONE)}[$__interval]))",
+                    "version {{version}}",
+                ),
+            ),
+            width=8,
+            states=((0, "answers otherwise", RED), (1, "well", GREEN)),
+            runbook=names.ALERT_HEALTH_QUERY,
+        ),
+        Lines(
+            "Age of the champion",
+            "Since it was trained; the dashed lines are lifetime.review_every and lifetime.retire_after.",
+            units.Seconds,
+            (
+                Query(of.model_age(ONE), "champion"),
+                Query(f"max({of.series(names.MODEL_REVIEW_AFTER, ONE)})", "review", limit=True),
+                Query(f"max({of.series(names.MODEL_RETIRE_AFTER, ONE)})", "retire", limit=True),
+            ),
+            width=8,
+            runbook=names.ALERT_MODEL_OLD,
+        ),
+        Lines(
+            "Runs by what came of them",
+            "Training runs that have ended.",
+            units.Short,
+            (Query(of.most(names.RUNS, ONE, by="outcome"), "{{outcome}}"),),
+            width=8,
+            runbook=names.ALERT_RUN_FAILING,
         ),
         Lines(
             "Decisions",

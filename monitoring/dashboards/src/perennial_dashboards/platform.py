@@ -66,6 +66,71 @@ NOW = Row(
     ),
 )
 
+LOAD = Row(
+    "Load of the model servers",
+    (
+        Lines(
+            "Connections, as a share of their limit",
+            "Open connections of each model server.",
+            units.PercentUnit,
+            (Query(f"{names.IN_FLIGHT} / {names.REQUESTS_LIMIT}", "{{instance}}"),),
+            width=8,
+            steps=((None, GREEN), (0.8, RED)),
+            runbook=names.ALERT_SATURATED,
+        ),
+        Lines(
+            "Rows in progress, as a share of their limit",
+            "What shedding is governed by: at 100% requests are answered with 503.",
+            units.PercentUnit,
+            (Query(f"{names.ROWS_IN_FLIGHT} / {names.ROWS_LIMIT}", "{{instance}}"),),
+            width=8,
+            steps=((None, GREEN), (0.8, RED)),
+            runbook=names.ALERT_SATURATED,
+        ),
+        Lines(
+            "Explained rows",
+            "Rows of the random sample that were explained, and those that could not be, per minute.",
+            units.Short,
+            (
+                Query(
+                    f"sum(increase({names.ATTRIBUTION_ROWS}[$__interval]))",
+                    "explained",
+                    quiet="No model has attributions.",
+                ),
+                Query(
+                    f"sum(increase({names.ATTRIBUTION_DROPPED}[$__interval]))",
+                    "dropped",
+                    quiet="No model has attributions.",
+                ),
+            ),
+            width=8,
+            bars=True,
+            interval="1m",
+        ),
+        Cells(
+            "Health queries",
+            "Whether each version answers rows of its own training as it did then.",
+            units.NoUnit,
+            (
+                Query(
+                    f"min by (pipeline, version) (min_over_time({names.HEALTH_QUERY_UP}[$__interval]))",
+                    "{{pipeline}} {{version}}",
+                ),
+            ),
+            states=((0, "answers otherwise", RED), (1, "well", GREEN)),
+            runbook=names.ALERT_HEALTH_QUERY,
+        ),
+        Cells(
+            "Logs that quality is measured on",
+            "Whether the exporter could read each pipeline's logs the last time.",
+            units.NoUnit,
+            (Query(f"min by (pipeline) (min_over_time({names.QUALITY_LOGS_UP}[$__interval]))", "{{pipeline}}"),),
+            states=UP,
+            runbook=names.ALERT_MONITORING_DOWN,
+        ),
+    ),
+)
+
 RUNNING = Row(
     "Parts",
     (
@@ -266,5 +331,5 @@ BOARD = Dashboard(
     "perennial-platform",
     "Perennial / The platform",
     "The parts: up, memory, saturation, registry, prediction log, Prometheus itself.",
-    (NOW, RUNNING, SERVING, WATCHING),
+    (NOW, RUNNING, LOAD, SERVING, WATCHING),
 )
