@@ -63,7 +63,8 @@ def _row(rule: dict[str, object]) -> str:
 def _meaning(runbook: Path) -> str:
     """The first paragraph of the section Meaning, in one line."""
     found = re.search(r"^## Meaning\n(.+?)(?:\n\n|\n#|\Z)", runbook.read_text(), re.DOTALL | re.MULTILINE)
-    return " ".join(found[1].split()).replace("|", "\\|") if found else ""
+    text = " ".join(found[1].split()).replace("|", "\\|") if found else ""
+    return text.replace("](../../docs/", "](")  # links are read from this page's folder
 
 
 def main(arguments: list[str]) -> int:

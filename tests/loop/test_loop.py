@@ -133,15 +133,15 @@ def test_drift_closes_the_loop_and_no_request_fails(loop: Loop) -> None:
 
 
 def test_the_loop_tells_how_it_is_doing(loop: Loop) -> None:
-    text = httpx.get(f"{loop.platform.controller_url}/metrics", timeout=30).text
-    figures = {
-        name: float(value) for name, value in (line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
-    }
-    ended = {
-        result: figures[f'{names.RUNS}{{outcome="{result}",pipeline="trips"}}'] for result in ("promoted", "rejected")
-    }
-    assert ended["promoted"] >= 2
-    assert ended["rejected"] >= 1, "the challenger that is no better"
+    def told() -> dict[str, float] | None:
+        text = httpx.get(f"{loop.platform.controller_url}/metrics", timeout=30).text
+        lines = (line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+        figures = {name: float(value) for name, value in lines}
+        return figures if figures[f'{names.RUNS}{{outcome="promoted",pipeline="trips"}}'] >= 2 else None
+
+    figures = eventually("two promotions", told)
+    rejected = figures[f'{names.RUNS}{{outcome="rejected",pipeline="trips"}}']
+    assert rejected >= 1, "the challenger that is no better"
     assert figures[f'{names.RUN_FAILURES_IN_A_ROW}{{pipeline="trips"}}'] == 0
     assert figures[f'{names.RETRAININGS_SINCE_PROMOTION}{{pipeline="trips"}}'] == 0
     assert time.time() - figures[names.WATCHDOG_RECEIVED] < 120, "Alertmanager sends what fires always"
@@ -245,12 +245,17 @@ def test_a_person_rejects_one_model_and_approves_the_next(loop: Loop) -> None:
     assert (ended.run.state, {task.id: task.state for task in ended.tasks}["signoff"]) == ("failed", "failed")
     assert signed_off(loop, "1")["reason"] == "not before the holidays"
     assert not loop.server.is_ready("signed")
-    second = loop.controller.request_run("signed", "again", "tester")
-    eventually("the question", lambda: loop.airflow.questions("signed"), seconds=120)
+    second = eventually("the ledger to know that the first has ended", lambda: asked_again(loop))
+    eventually("the question", lambda: loop.airflow.questions("signed"), seconds=180)
     assert perennial(loop, "approve", "signed", "--reason", "now it may").returncode == 0
     assert loop.followed(second).succeeded
     assert signed_off(loop, "2") == signed_off(loop, "2") | {"answer": "approved", "reason": "now it may"}
     eventually("version 2 to answer", lambda: loop.server.is_ready("signed"))
+
+
+def asked_again(loop: Loop) -> Decision | None:
+    decision = loop.controller.request_run("signed", "again", "tester")
+    return decision if decision.decision == "accepted" else None
 
 
 def signed_off(loop: Loop, version: str) -> dict[str, str]:

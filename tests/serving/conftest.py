@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
 import httpx
@@ -315,13 +315,17 @@ class Cable:
             threading.Thread(target=self._carry, args=(ours,), daemon=True).start()
 
     def _carry(self, ours: socket.socket) -> None:
-        with ours, socket.create_connection(("127.0.0.1", self._target)) as theirs:
+        # Not select(): this process may have more than 1,024 open files by now.
+        with ours, socket.create_connection(("127.0.0.1", self._target)) as theirs, DefaultSelector() as ready:
+            ready.register(ours, EVENT_READ, theirs)
+            ready.register(theirs, EVENT_READ, ours)
             while not self._cut.is_set() and not self._closed.is_set():
-                for readable in select.select([ours, theirs], [], [], 0.05)[0]:
-                    data = readable.recv(65536)
+                for key, _ in ready.select(0.05):
+                    source: Any = key.fileobj
+                    data = source.recv(65536)
                     if not data:
                         return
-                    (theirs if readable is ours else ours).sendall(data)
+                    key.data.sendall(data)
 
 
 @pytest.fixture

@@ -110,8 +110,9 @@ def test_what_is_not_finite_is_never_counted(served: Any, rows: Any, wait: Any, 
 
     async def broken(*args: Any) -> Any:
         head, found = await real(*args)
-        found["contributions"][1, 0], found["contributions"][2, 1] = np.nan, np.inf
-        return head, found
+        wrong = found["contributions"].copy()
+        wrong[1, 0], wrong[2, 1] = np.nan, np.inf
+        return head, {**found, "contributions": wrong}
 
     monkeypatch.setattr(Child, "call", broken)
     assert served.invoke(rows[:10], served.name).status_code == 200

@@ -74,7 +74,9 @@ def test_every_worker_sees_the_sum_of_all(tmp_path: Path) -> None:
 
 def test_attributions_of_all_workers_add_up_exactly(tmp_path: Path) -> None:
     attribution = Attribution(features=("distance", "hour"), shares=(0.75, 0.25), scale=2.0, noise=0.7, rows=100)
-    reference: Any = SimpleNamespace(series=SERIES, shares=np.full(300, 1 / 300), rows=1000, attribution=attribution)
+    reference: Any = SimpleNamespace(
+        series=SERIES, shares=np.full(300, 1 / 300), rows=1000, ranged=("distance",), attribution=attribution
+    )
     workers = [CounterFiles(tmp_path, slot) for slot in range(3)]
     for slot, files in enumerate(workers):
         model = held(files, reference=reference)

@@ -201,7 +201,7 @@ def test_a_bundle_shadows_a_model_in_a_process(
 
 
 def test_a_full_queue_is_answered_503_and_later(served: Any) -> None:
-    server = served(pyfunc_queue=1)
+    server = served(pyfunc_queue=1, health_query_seconds=0)  # which takes a place, too
     ask(server, 0.0)
     with ThreadPoolExecutor(2) as clients:
         answers = [clients.submit(ask, server, 1.0)]
