@@ -6,7 +6,7 @@ import pytest
 from dashboard_queries import every_query, filled
 
 from perennial_dashboards import expressions as of
-from perennial_dashboards import pipeline
+from perennial_dashboards import pipeline_drift
 from perennial_spec import names
 
 TWO = ("s:1", "s:2")
@@ -66,7 +66,7 @@ def test_drift_is_a_share_of_the_threshold_0_when_quiet_and_nothing_without_rows
 
 def test_the_bins_of_a_feature_add_up_to_its_psi(world, moved) -> None:
     world.server().pipeline().champion().traffic(moved)
-    found = figures(world, pipeline.bin_moves().replace('pipeline="$pipeline"', of.CHOSEN))
+    found = figures(world, pipeline_drift.bin_moves().replace('pipeline="$pipeline"', of.CHOSEN))
     [(_, psi)] = world.value("perennial:feature_psi:5m", 60)
     assert len(found) == len(moved)
     assert sum(found.values()) == pytest.approx(psi)
