@@ -248,7 +248,10 @@ def test_a_person_rejects_one_model_and_approves_the_next(loop: Loop) -> None:
     second = eventually("the ledger to know that the first has ended", lambda: asked_again(loop))
     eventually("the question", lambda: loop.airflow.questions("signed"), seconds=180)
     assert perennial(loop, "approve", "signed", "--reason", "now it may").returncode == 0
-    assert loop.followed(second).succeeded
+    done = loop.followed(second)
+    assert done.succeeded, [
+        (task.id, task.state, loop.airflow.xcom("signed", str(second.run_id), task.id, "result")) for task in done.tasks
+    ]
     assert signed_off(loop, "2") == signed_off(loop, "2") | {"answer": "approved", "reason": "now it may"}
     eventually("version 2 to answer", lambda: loop.server.is_ready("signed"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 from perennial_spec.errors import PlatformError
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 10.0
 
 
-def ask(client: httpx.Client, method: str, path: str, *, part: str, **options: Any) -> httpx.Response:
-    """The answer of `part`, whatever its status below 500.
+def ask(
+    client: httpx.Client, method: str, path: str, *, part: str, expected: Container[int] = (), **options: Any
+) -> httpx.Response:
+    """The answer of `part`, whatever its status below 500, or one that is `expected`.
 
     Raises:
         PlatformError: it is away, too slow, or answers 5xx.
@@ -29,7 +32,7 @@ def ask(client: httpx.Client, method: str, path: str, *, part: str, **options: A
         raise PlatformError(
             f"cannot be reached: {error}", where=where, next="perennial status; start it with: perennial up"
         ) from None
-    if response.status_code >= 500:
+    if response.status_code >= 500 and response.status_code not in expected:
         raise PlatformError(
             f"{method} {path} was answered with {response.status_code}: {response.text[:300]}",
             where=where,

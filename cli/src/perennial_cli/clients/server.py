@@ -19,7 +19,8 @@ class ModelServer:
         self._client.close()
 
     def is_ready(self, pipeline: str) -> bool:
-        return ask(self._client, "GET", f"/v2/models/{pipeline}/ready", part="server").status_code == 200
+        path = f"/v2/models/{pipeline}/ready"
+        return ask(self._client, "GET", path, part="server", expected={503}).status_code == 200  # 503: it loads
 
     def versions_that_answer(self, pipeline: str, rows: list[dict[str, Any]]) -> list[str]:
         """The distinct versions that answered `rows`, asked in one request."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
 NOTHING_ASKED = 3
 """Exit code: no run waits for an answer."""
+SETTLED_SECONDS = 3.0
+"""Airflow fails a task that is answered in the moment in which it begins to wait, before its process has ended and that is noted."""
 
 
 def command(
@@ -51,6 +55,7 @@ def answer(name: str, option: str, reason: str, run: str | None, *, dry_run: boo
     _show(question.body)
     if dry_run:
         return
+    time.sleep(min(max(SETTLED_SECONDS - (datetime.now(UTC) - question.asked).total_seconds(), 0), SETTLED_SECONDS))
     airflow.answer(question, option, {"why": reason, "on_behalf_of": getpass.getuser()})
     console.print(f"answered: {option}" + (f" - {reason}" if reason else ""), markup=False)
 
