@@ -68,6 +68,7 @@ def samples() -> Iterator[str]:
         'perennial_data_freshness_limit_seconds{pipeline="flights"}': lambda m: 129_600,
         f"perennial_route_weight{{{OF}}}": lambda m: 1,
         f'perennial_requests_total{{{OF},code="200",protocol="oip"}}': lambda m: (m + 60) * 60,
+        'ALERTS{alertname="PerennialWatchdog",alertstate="firing",severity="none"}': lambda _: 1,
         'ALERTS{alertname="PerennialModelServerDown",alertstate="firing",severity="critical"}': lambda m: (
             1 if -30 <= m < -20 else None
         ),

@@ -12,7 +12,7 @@ ROWS = "perennial:feature_rows"
 OVER = "perennial:feature_psi:over"
 """What an alert of drift compares with the threshold, and finds above it."""
 REFERENCE_SHARE = "perennial:feature_reference_share"
-QUALITY_LOW, QUALITY_HIGH = f"{names.QUALITY}_lower", f"{names.QUALITY}_upper"
+QUALITY_LOW, QUALITY_HIGH = names.QUALITY_LOWER, names.QUALITY_UPPER
 
 
 def matching(**labels: str) -> str:
@@ -61,9 +61,14 @@ def one(metric: str, /, **labels: str) -> str:
 
 
 def firing(pipeline: str) -> str:
-    """Alerts of the pipeline, and those of the platform, which have no pipeline."""
-    which = f'{{alertstate="firing", pipeline=~{quoted(_literally(pipeline) + "|")}}}'
-    return f"max by (alertname) (ALERTS{which})"
+    """Names of the alerts of the pipeline that fire, and of those of the platform, which have no pipeline."""
+    return f"max by (alertname) ({alerts_firing(pipeline)})"
+
+
+def alerts_firing(pipeline: str) -> str:
+    """The series of those alerts, without the one that always fires."""
+    mine = quoted(_literally(pipeline) + "|")
+    return f'ALERTS{{alertstate="firing", alertname!="{names.ALERT_WATCHDOG}", pipeline=~{mine}}}'
 
 
 def _literally(text: str) -> str:

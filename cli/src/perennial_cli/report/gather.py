@@ -92,8 +92,7 @@ def _requests(name: str, step: str) -> str:
 
 
 def _alerts(name: str, step: str) -> str:
-    which = f'{{alertstate="firing", pipeline=~"{name}|"}}'
-    return f"max by (alertname, severity) (max_over_time(ALERTS{which}[{step}]))"
+    return f"max by (alertname, severity) (max_over_time({queries.alerts_firing(name)}[{step}]))"
 
 
 def _limit(spec: PipelineSpec) -> float | None:
