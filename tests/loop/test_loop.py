@@ -24,8 +24,8 @@ from small_platform import SUMMER, Loop, trips
 from perennial_cli.clients.controller import Decision
 from perennial_cli.embedded import supervisor
 from perennial_dashboards.render import BOARDS
+from perennial_registry.registry import Registry
 from perennial_spec import names
-from perennial_steps.registry import Registry
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
 T = TypeVar("T")

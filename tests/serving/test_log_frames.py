@@ -17,7 +17,7 @@ from perennial_serving.log_entries import Block, Noted, PredictionRows, sampled,
 from perennial_serving.log_frames import Ack, Segment, ack_of, frames, prediction_columns, segment_of
 from perennial_serving.rows import Rows
 from perennial_spec import logs
-from perennial_spec.deployment import Monitoring
+from perennial_spec.monitoring import Monitoring
 
 
 def rows(columns: dict[str, Any]) -> PredictionRows:

@@ -16,11 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
+from perennial_registry.registry import Registry
 from perennial_spec import names
 from perennial_spec.load import Pipeline, load_pipeline
 from perennial_spec.platform import Platform
 from perennial_spec.step import Reason, StepName, StepRequest, StepResult, parse_result
-from perennial_steps.registry import Registry
 
 SPEC = """\
 apiVersion: perennial/v1

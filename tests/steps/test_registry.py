@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from perennial_registry.bundle_download import artifact_path
+from perennial_registry.mlflow_rest import Patience, credentials
+from perennial_registry.registry import Registry
 from perennial_spec import names
 from perennial_spec.errors import RegistryError
 from perennial_spec.route import Route
-from perennial_steps.bundle_download import artifact_path
-from perennial_steps.mlflow_rest import Patience, credentials
-from perennial_steps.registry import Registry
 
 QUICK = Patience(connect=2, read=5, attempts=3, pause=0.01)
 Answers = Callable[..., str]
@@ -258,7 +258,5 @@ def test_credentials_come_from_mlflows_own_variables() -> None:
 
 
 def test_the_registry_does_not_import_mlflow() -> None:
-    code = (
-        "import sys, perennial_steps.registry; print(sorted({'mlflow', 'httpx', 'pandas', 'numpy'} & set(sys.modules)))"
-    )
+    code = "import sys, perennial_registry.registry; print(sorted({'mlflow', 'httpx', 'pandas', 'numpy'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True, timeout=60).strip() == "[]"

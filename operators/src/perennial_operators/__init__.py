@@ -8,7 +8,8 @@ The DAG file of the platform is one line: `globals().update(build_dags(folder))`
 """
 
 from perennial_operators.factory import build_dags, pipeline_dag, report_broken, the_pipeline
-from perennial_operators.tasks import approval_group, data_group, rollout_group, step, training_group
+from perennial_operators.rollouts import rollout_group
+from perennial_operators.tasks import approval_group, data_group, step, training_group
 
 __all__ = [
     "approval_group",

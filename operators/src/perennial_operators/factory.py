@@ -10,7 +10,8 @@ from airflow.sdk import DAG, CronTriggerTimetable, chain, get_parsing_context
 from airflow.sdk.exceptions import AirflowException
 
 from perennial_operators.docs import describe, document
-from perennial_operators.tasks import approval_group, data_group, rollout_group, training_group
+from perennial_operators.rollouts import rollout_group
+from perennial_operators.tasks import approval_group, data_group, training_group
 from perennial_spec import names
 from perennial_spec.errors import PerennialError, SpecError
 from perennial_spec.load import SPEC_FILE, Broken, Catalogue, Pipeline, discover, load_pipeline

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import BaseOperator, Param, TaskGroup, TriggerRule, chain
+from airflow.sdk import BaseOperator, Param, TaskGroup
 
 from perennial_operators.contract import StepCall
 from perennial_operators.docs import EVIDENCE
@@ -100,35 +99,6 @@ def approval_group(pipeline: Pipeline) -> TaskGroup:
         )
         _ = asked >> step(pipeline, "signoff", inputs={"approve": "approve"})
     return group
-
-
-def rollout_group(pipeline: Pipeline) -> TaskGroup:
-    """The challenger takes one share of the traffic after the other, each judged, then all of it; or everything goes back.
-
-    `rollback` runs when any of it failed after the first deployment began, and the run then still fails: `promoted` is never reached.
-    What comes after the group must come after `promoted`, because `rollback` is skipped when all went well.
-    """
-    with TaskGroup("rollout", prefix_group_id=False, tooltip="Move the traffic, step by step") as group:
-        tasks = [*_judged(pipeline, pipeline.spec.deployment.rollout[:-1]), step(pipeline, "promote")]
-        chain(*tasks)
-        # Empty tasks cost no process: the scheduler decides them by itself. `begun`: the first deployment ran, whatever came of it;
-        # when an earlier step of the run failed it is skipped, and with it the rollback.
-        begun = EmptyOperator(task_id="begun", trigger_rule=TriggerRule.ONE_DONE)
-        stopped = EmptyOperator(task_id="stopped", trigger_rule=TriggerRule.ONE_FAILED)
-        rollback = step(pipeline, "rollback")
-        promoted = EmptyOperator(task_id="promoted")
-        _ = tasks[0] >> begun
-        _ = tasks >> stopped
-        _ = [begun, stopped] >> rollback
-        _ = tasks[-1] >> promoted
-    return group
-
-
-def _judged(pipeline: Pipeline, shares: Sequence[float]) -> Iterator[BaseOperator]:
-    for share in shares:
-        suffix = f"{share * 100:g}".replace(".", "_")
-        yield step(pipeline, "deploy", task_id=f"deploy_{suffix}", params={"share": share})
-        yield step(pipeline, "analyse", task_id=f"analyse_{suffix}", params={"share": share})
 
 
 def _retries(pipeline: Pipeline, name: StepName) -> int:

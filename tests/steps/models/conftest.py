@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from perennial_registry.registry import Registry
 from perennial_spec.load import Pipeline, load_pipeline
 from perennial_spec.step import Reason, StepName, StepRequest
 from perennial_steps.context import StepContext
-from perennial_steps.registry import Registry
 
 SPEC = """\
 apiVersion: perennial/v1

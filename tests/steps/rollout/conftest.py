@@ -15,10 +15,10 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from perennial_registry.mlflow_rest import MlflowRest
 from perennial_spec import names
 from perennial_spec.load import load_pipeline
 from perennial_steps.context import StepContext
-from perennial_steps.mlflow_rest import MlflowRest
 from perennial_steps.prometheus import Prometheus
 
 SCRAPE = 0.2

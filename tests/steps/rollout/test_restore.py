@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from perennial_registry.restore import plan, restore
 from perennial_spec import names
 from perennial_spec.errors import RegistryError
 from perennial_steps import deploy, promote, rollback
-from perennial_steps.restore import plan, restore
 
 
 def promoted(rollout: Any, champion: str | None) -> str:

@@ -11,8 +11,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from perennial_registry.restore import Restoration
     from perennial_spec.platform import Platform
-    from perennial_steps.restore import Restoration
 
 FOLLOW_SECONDS = 60.0
 
@@ -43,8 +43,8 @@ def command(
     """
     from perennial_cli.console import make_console
     from perennial_cli.embedded import connection
-    from perennial_steps.registry import Registry
-    from perennial_steps.restore import plan, restore
+    from perennial_registry.registry import Registry
+    from perennial_registry.restore import plan, restore
 
     platform, actor, console = connection.load(), getpass.getuser(), make_console()
     with Registry(platform.need("mlflow_url")) as registry:

@@ -19,7 +19,7 @@ def auc_on_later_flights(
 
     from perennial_features.bundle import Bundle
     from perennial_features.request import columns_from_rows
-    from perennial_steps.registry import Registry
+    from perennial_registry.registry import Registry
 
     labelled = [event for event in events if event.label is not None]
     rows, labels = [event.inputs for event in labelled], np.array([event.label for event in labelled])

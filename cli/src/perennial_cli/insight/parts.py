@@ -18,7 +18,7 @@ from perennial_spec import names
 from perennial_spec.platform import Platform
 
 if TYPE_CHECKING:
-    from perennial_steps.registry import ModelVersion, Registry
+    from perennial_registry.registry import ModelVersion, Registry
 
 PAGE = 200
 """Rows of the ledger in one answer."""
@@ -43,8 +43,8 @@ def parts_of(platform: Platform) -> Iterator[Parts]:
     Raises:
         PlatformError: the platform's endpoints are not known.
     """
-    from perennial_steps.mlflow_rest import Patience
-    from perennial_steps.registry import Registry
+    from perennial_registry.mlflow_rest import Patience
+    from perennial_registry.registry import Registry
 
     patience = Patience(connect=3.0, read=10.0, attempts=1)
     parts = Parts(

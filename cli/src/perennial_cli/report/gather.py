@@ -13,10 +13,10 @@ from perennial_cli.insight.gather import LEDGER, PROMETHEUS, REGISTRY
 from perennial_cli.insight.parts import Parts, rows_since, version_of
 from perennial_cli.insight.story import Now
 from perennial_cli.report.model import LOOK_BACK, Report, fired, step_of
+from perennial_registry.registry import ModelVersion
 from perennial_spec import names
 from perennial_spec.errors import PlatformError
 from perennial_spec.pipeline import PipelineSpec
-from perennial_steps.registry import ModelVersion
 
 MOST_VERSIONS = 8
 

@@ -10,8 +10,10 @@ from pydantic import Field, StringConstraints, model_validator
 from perennial_spec.base import Model
 from perennial_spec.canvas import Canvas
 from perennial_spec.data import Data, Expectation
-from perennial_spec.deployment import Deployment, Lifetime, Monitoring, Retraining, StepResources
+from perennial_spec.deployment import Deployment
 from perennial_spec.model import METRICS_OF, Evaluation, MetricGate, ModelSpec, SliceGate
+from perennial_spec.monitoring import Monitoring
+from perennial_spec.retraining import Lifetime, Retraining, StepResources
 
 PipelineName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=40)]
 """A DNS label short enough to leave room for suffixes in Kubernetes object names."""

@@ -24,6 +24,7 @@ from pydantic import (
 
 from perennial_spec.allocation import Pieces, in_order, moved, shares
 from perennial_spec.base import Model
+from perennial_spec.units import format_share
 
 _LATER_WORDS: dict[str, object] = {"pieces": (), "assignment": "sticky", "arms": {}}
 """What the first servers did not know, and its default."""
@@ -168,3 +169,8 @@ def point_of(key: str) -> float:
     The first 53 of the 64 bits of BLAKE2b: as many as a float holds exactly.
     """
     return (int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) >> 11) / 2**53
+
+
+def split(route: Route) -> str:
+    """`2: 90%, 3: 10%`"""
+    return ", ".join(f"{version}: {format_share(weight)}" for version, weight in route.weights.items()) or "nobody"

@@ -10,17 +10,18 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from perennial_registry.registry import Registry
 from perennial_spec import names
 from perennial_spec.deployment import Deployment
 from perennial_spec.errors import MonitoringError
+from perennial_spec.route import split
 from perennial_spec.step import Verdict
 from perennial_spec.units import format_duration, format_share
 from perennial_steps import figures
 from perennial_steps.analysis import Figures, Judgement, judge, judge_early
-from perennial_steps.challenger import Contest, contest, no, share_of, split
+from perennial_steps.challenger import Contest, contest, no, share_of
 from perennial_steps.context import Outcome, StepContext
 from perennial_steps.prometheus import Prometheus, quoted
-from perennial_steps.registry import Registry
 
 log = logging.getLogger(__name__)
 

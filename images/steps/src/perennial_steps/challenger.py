@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from perennial_registry import verdicts
+from perennial_registry.registry import ModelVersion, Registry
 from perennial_spec import names
 from perennial_spec.errors import ContractError
-from perennial_spec.route import Route
 from perennial_spec.step import Verdict
-from perennial_spec.units import format_share, parse_share
+from perennial_spec.units import parse_share
 from perennial_steps.context import Outcome, StepContext
-from perennial_steps.registry import ModelVersion, Registry
-
-VERDICT_PASSED = "passed"
-VERDICT_PROMOTED = "promoted"
-VERDICT_REJECTED = "rejected"
-VERDICT_ROLLED_BACK = "rolled_back"
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class Contest:
     def refusal(self) -> str | None:
         """Why the challenger must not take traffic, or None."""
         verdict = self.challenger.tags.get(names.TAG_VERDICT)
-        if verdict not in {VERDICT_PASSED, VERDICT_PROMOTED}:
+        if verdict not in {verdicts.PASSED, verdicts.PROMOTED}:
             return f"version {self.challenger.version} is {verdict or 'not evaluated'}: only a version that passed its gates is deployed"
         if not self.is_won and self.judged_against != (self.champion.version if self.champion else None):
             return (
@@ -108,11 +103,6 @@ def flag(context: StepContext, key: str, default: bool) -> bool:
             f"{key} is {value!r}", where=f"StepRequest.params of {context.request.step}", expected="true or false"
         )
     return text == "true"
-
-
-def split(route: Route) -> str:
-    """`2: 90%, 3: 10%`"""
-    return ", ".join(f"{version}: {format_share(weight)}" for version, weight in route.weights.items()) or "nobody"
 
 
 def _named(version: str | None) -> str:

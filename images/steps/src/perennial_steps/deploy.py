@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import logging
 
+from perennial_registry.registry import Registry
 from perennial_spec import names
 from perennial_spec.errors import ContractError, PlatformError
-from perennial_spec.route import Route
+from perennial_spec.route import Route, split
 from perennial_spec.units import format_share, parse_duration
-from perennial_steps.challenger import Contest, contest, flag, no, share_of, split, weights
+from perennial_steps.challenger import Contest, contest, flag, no, share_of, weights
 from perennial_steps.context import Outcome, StepContext
 from perennial_steps.fleet import wait_until_followed
 from perennial_steps.prometheus import Prometheus
-from perennial_steps.registry import Registry
 
 log = logging.getLogger(__name__)
 

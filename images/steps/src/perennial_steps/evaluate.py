@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from perennial_features.bundle import Bundle, Scores
+from perennial_registry import verdicts
+from perennial_registry.registry import ModelVersion, Registry
 from perennial_spec import names
 from perennial_spec.errors import FeatureError, ModelError, RequestError
 from perennial_spec.model import ChampionGate
 from perennial_spec.pipeline import PipelineSpec
 from perennial_spec.step import Verdict
-from perennial_steps.challenger import VERDICT_PASSED, VERDICT_REJECTED
 from perennial_steps.context import Outcome, StepContext
 from perennial_steps.evaluation.bootstrap import Gain, paired_bootstrap
 from perennial_steps.evaluation.gates import Challenger, judge
 from perennial_steps.evaluation.metrics import measure
 from perennial_steps.evaluation.report import MAX_TAG, Evaluation, write_files
 from perennial_steps.progress import phase
-from perennial_steps.registry import ModelVersion, Registry
 from perennial_steps.training.dataset import Dataset, Part, assemble, divide
 from perennial_steps.training.table import read_window
 from perennial_steps.training.tracking import Tracking, TrackingRest
@@ -177,9 +177,13 @@ def _record(
             tracking.log(run_of_version, metrics=evaluation.metrics())
     finally:
         rest.close()
-    verdict = VERDICT_PASSED if evaluation.passed else VERDICT_REJECTED
+    verdict = verdicts.PASSED if evaluation.passed else verdicts.REJECTED
     registry.tag(version.name, version.version, names.TAG_GATES, json.dumps(evaluation.gates(MAX_TAG)))
-    if version.tags.get(names.TAG_VERDICT, "registered") in {"registered", VERDICT_PASSED, VERDICT_REJECTED}:
+    if version.tags.get(names.TAG_VERDICT, verdicts.REGISTERED) in {
+        verdicts.REGISTERED,
+        verdicts.PASSED,
+        verdicts.REJECTED,
+    }:
         registry.tag(version.name, version.version, names.TAG_VERDICT, verdict)
         if evaluation.passed:
             registry.set_alias(version.name, names.ALIAS_CHALLENGER, version.version)

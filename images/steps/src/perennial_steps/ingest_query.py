@@ -12,9 +12,9 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perennial_spec.deployment import StepResources
 from perennial_spec.errors import BatchError, PlatformError, SpecError
 from perennial_spec.load import Pipeline
+from perennial_spec.retraining import StepResources
 from perennial_steps.sources import Location, culprit
 
 if TYPE_CHECKING:

@@ -14,10 +14,12 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 
+from perennial_registry import verdicts
+from perennial_registry.registry import Registry
 from perennial_spec import names
-from perennial_steps.challenger import VERDICT_PROMOTED, Contest, contest, no, split
+from perennial_spec.route import split
+from perennial_steps.challenger import Contest, contest, no
 from perennial_steps.context import Outcome, StepContext
-from perennial_steps.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +66,10 @@ def _crown(registry: Registry, state: Contest) -> str | None:
 
 def _record(registry: Registry, state: Contest) -> None:
     name, version = state.challenger.name, state.challenger.version
-    if state.challenger.tags.get(names.TAG_VERDICT) != VERDICT_PROMOTED:
+    if state.challenger.tags.get(names.TAG_VERDICT) != verdicts.PROMOTED:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         registry.tag(name, version, names.TAG_PROMOTED_AT, now)
-        registry.tag(name, version, names.TAG_VERDICT, VERDICT_PROMOTED)
+        registry.tag(name, version, names.TAG_VERDICT, verdicts.PROMOTED)
     challenger = registry.by_alias(name, names.ALIAS_CHALLENGER)
     if challenger and challenger.version == version:
         registry.delete_alias(name, names.ALIAS_CHALLENGER)

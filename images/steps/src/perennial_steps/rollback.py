@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 
+from perennial_registry import verdicts
+from perennial_registry.registry import ModelVersion, Registry
 from perennial_spec import names
-from perennial_spec.route import Route
-from perennial_steps.challenger import VERDICT_PASSED, VERDICT_ROLLED_BACK, split
+from perennial_spec.route import Route, split
 from perennial_steps.context import Outcome, StepContext
-from perennial_steps.registry import ModelVersion, Registry
 
 log = logging.getLogger(__name__)
 
@@ -74,14 +74,14 @@ def _dismiss(
         return False
     name, version = challenger.name, challenger.version
     is_champion = champion is not None and champion.version == version
-    rejected = challenger.tags.get(names.TAG_VERDICT) != VERDICT_PASSED
+    rejected = challenger.tags.get(names.TAG_VERDICT) != verdicts.PASSED
     if not is_champion and not rejected:
         registry.tag(name, version, names.TAG_VERDICT_REASON, _reason(context))
-        registry.tag(name, version, names.TAG_VERDICT, VERDICT_ROLLED_BACK)
+        registry.tag(name, version, names.TAG_VERDICT, verdicts.ROLLED_BACK)
     alias = registry.by_alias(name, names.ALIAS_CHALLENGER)
     if alias and alias.version == version:
         registry.delete_alias(name, names.ALIAS_CHALLENGER)
-    return not is_champion and (not rejected or challenger.tags.get(names.TAG_VERDICT) == VERDICT_ROLLED_BACK)
+    return not is_champion and (not rejected or challenger.tags.get(names.TAG_VERDICT) == verdicts.ROLLED_BACK)
 
 
 def _reason(context: StepContext) -> str:

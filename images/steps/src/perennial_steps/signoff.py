@@ -9,12 +9,13 @@ import json
 import logging
 from typing import Any
 
+from perennial_registry import verdicts
+from perennial_registry.registry import Registry
 from perennial_spec import names
 from perennial_spec.errors import ContractError
 from perennial_spec.step import APPROVE, REJECT
-from perennial_steps.challenger import VERDICT_REJECTED, no
+from perennial_steps.challenger import no
 from perennial_steps.context import Outcome, StepContext
-from perennial_steps.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def run(context: StepContext) -> Outcome:
             return Outcome(f"version {version} approved by {record['by']}{why}", {"model_version": version, **record})
         refusal = f"version {version} rejected by {record['by']}{why}"
         registry.tag(name, version, names.TAG_VERDICT_REASON, refusal)
-        registry.tag(name, version, names.TAG_VERDICT, VERDICT_REJECTED)
+        registry.tag(name, version, names.TAG_VERDICT, verdicts.REJECTED)
         challenger = registry.by_alias(name, names.ALIAS_CHALLENGER)
         if challenger and challenger.version == version:
             registry.delete_alias(name, names.ALIAS_CHALLENGER)

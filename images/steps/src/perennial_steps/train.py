@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from perennial_features.code import FeatureCode, load_features
+from perennial_registry import verdicts
+from perennial_registry.registry import ModelVersion, Registry
 from perennial_spec import names
 from perennial_steps.context import Outcome, StepContext
 from perennial_steps.progress import phase
-from perennial_steps.registry import ModelVersion, Registry
 from perennial_steps.training.dataset import assemble, divide
 from perennial_steps.training.fit import Material, check_names, fit
 from perennial_steps.training.model import Trained, measured
@@ -117,7 +118,7 @@ def _log(tracking: Tracking, made: Run, trained: Trained, context: StepContext) 
         names.TAG_CODE_VERSION: meta["code_version"],
         names.TAG_LOCK_DIGEST: meta["lock_digest"],
         names.TAG_BUNDLE_URI: f"{made.artifact_uri}/model/bundle",
-        names.TAG_VERDICT: "registered",
+        names.TAG_VERDICT: verdicts.REGISTERED,
         TAG_OUTPUTS: json.dumps(outputs),
     }
 

@@ -18,8 +18,8 @@ from enum import StrEnum
 from typing import Literal, get_args
 
 from perennial_spec import names
-from perennial_spec.deployment import Budget
 from perennial_spec.pipeline import PipelineSpec
+from perennial_spec.retraining import Budget
 from perennial_spec.units import format_duration
 
 RunKind = Literal["alert", "data", "person", "schedule"]

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from perennial_registry.bundle_download import artifact_path
+from perennial_registry.mlflow_rest import ALREADY_EXISTS, ARTIFACTS, NOT_FOUND, ApiError, MlflowRest, refused
 from perennial_spec import names
 from perennial_spec.errors import RegistryError
-from perennial_steps.bundle_download import artifact_path
-from perennial_steps.mlflow_rest import ALREADY_EXISTS, ARTIFACTS, NOT_FOUND, ApiError, MlflowRest
-from perennial_steps.mlflow_rest import _refused as refused
 
 MAX_PARAM = 6000
 """Characters of a parameter's value that MLflow keeps."""

@@ -16,12 +16,12 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from perennial_registry import verdicts
+from perennial_registry.registry import ModelVersion, Registry
 from perennial_spec import names
 from perennial_spec.errors import RegistryError
-from perennial_spec.route import Route
+from perennial_spec.route import Route, split
 from perennial_spec.units import format_share
-from perennial_steps.challenger import VERDICT_PROMOTED, VERDICT_ROLLED_BACK, split
-from perennial_steps.registry import ModelVersion, Registry
 
 log = logging.getLogger(__name__)
 
@@ -93,10 +93,10 @@ def restore(registry: Registry, plan: Restoration, actor: str, reason: str) -> R
         registry.write_route(name, route)
     for left in plan.leaving:
         registry.tag(name, left.version, names.TAG_VERDICT_REASON, f"{actor}: {reason}"[:_REASON_LENGTH])
-        registry.tag(name, left.version, names.TAG_VERDICT, VERDICT_ROLLED_BACK)
-    if plan.target.tags.get(names.TAG_VERDICT) != VERDICT_PROMOTED:  # by force
+        registry.tag(name, left.version, names.TAG_VERDICT, verdicts.ROLLED_BACK)
+    if plan.target.tags.get(names.TAG_VERDICT) != verdicts.PROMOTED:  # by force
         registry.tag(name, version, names.TAG_PROMOTED_AT, datetime.now(UTC).isoformat(timespec="milliseconds"))
-        registry.tag(name, version, names.TAG_VERDICT, VERDICT_PROMOTED)
+        registry.tag(name, version, names.TAG_VERDICT, verdicts.PROMOTED)
     if plan.champion is None or plan.champion.version != version:
         registry.set_alias(name, names.ALIAS_CHAMPION, version)
     if plan.previous:
@@ -161,4 +161,4 @@ def _before(versions: dict[str, ModelVersion], target: ModelVersion, exclude: se
 
 def _was_good(version: ModelVersion) -> bool:
     """It was champion, and nobody has rolled it back."""
-    return names.TAG_PROMOTED_AT in version.tags and version.tags.get(names.TAG_VERDICT) != VERDICT_ROLLED_BACK
+    return names.TAG_PROMOTED_AT in version.tags and version.tags.get(names.TAG_VERDICT) != verdicts.ROLLED_BACK

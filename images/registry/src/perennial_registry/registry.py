@@ -16,11 +16,11 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from perennial_registry.bundle_download import download_folder
+from perennial_registry.mlflow_rest import ALREADY_EXISTS, NOT_FOUND, ApiError, MlflowRest, Patience
 from perennial_spec import names
 from perennial_spec.errors import RegistryError
 from perennial_spec.route import Route
-from perennial_steps.bundle_download import download_folder
-from perennial_steps.mlflow_rest import ALREADY_EXISTS, NOT_FOUND, ApiError, MlflowRest, Patience
 
 _PAGE = 1000
 

@@ -8,8 +8,8 @@ import time
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from perennial_registry.mlflow_rest import ApiError, MlflowRest
 from perennial_spec.errors import RegistryError
-from perennial_steps.mlflow_rest import ApiError, MlflowRest
 
 SCHEME = "mlflow-artifacts"
 MAX_BYTES = 8 * 2**30

@@ -109,7 +109,7 @@ class MlflowRest:
             with self._connection().stream("GET", url) as answer:
                 if not answer.is_success:
                     answer.read()
-                    raise _refused(answer)
+                    raise refused(answer)
                 yield from answer.iter_bytes()
         except httpx.TransportError as error:
             raise self._away(error) from error
@@ -135,7 +135,7 @@ class MlflowRest:
     def _json(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         answer = self._send(method, path, **arguments)
         if not answer.is_success:
-            raise _refused(answer)
+            raise refused(answer)
         try:
             value = answer.json()
         except ValueError:
@@ -183,7 +183,7 @@ def credentials(environment: Mapping[str, str]) -> tuple[dict[str, str], tuple[s
     return {}, (user, password) if user and password else None
 
 
-def _refused(answer: httpx.Response) -> ApiError:
+def refused(answer: httpx.Response) -> ApiError:
     try:
         body = answer.json()
     except ValueError:

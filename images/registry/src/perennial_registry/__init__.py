@@ -1,0 +1,1 @@
+"""The model registry as Perennial uses MLflow's, over its REST API."""
