@@ -17,6 +17,7 @@ BEGIN, END = "<!-- begin: written by `make render` -->\n", "<!-- end -->\n"
 TITLES = {
     "drift-alerts": "Drift",
     "quality": "Quality",
+    "watch": "After a promotion",
     "serving": "The model servers",
     "platform": "The platform and its data",
     "loop": "The loop itself",

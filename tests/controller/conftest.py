@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -171,6 +172,30 @@ def registry() -> Iterator[FakeRegistry]:
         yield fake
 
 
+@pytest.fixture(scope="session")
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder)]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for(lambda: _healthy(url), "MLflow", 240)
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)  # a session of its own, and nothing to keep
+        server.wait(30)
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
 # -- the world around one controller --
 
 
@@ -308,11 +333,12 @@ def firing(
     starts_at: str = "2026-01-01T00:00:00Z",
     status: str = "firing",
     action: str = "retrain",
+    **labels: str,
 ) -> dict[str, Any]:
     """One alert as Alertmanager sends it."""
     return {
         "status": status,
-        "labels": {"alertname": name, "pipeline": pipeline, "action": action, "severity": "warning"},
+        "labels": {"alertname": name, "pipeline": pipeline, "action": action, "severity": "warning", **labels},
         "annotations": {"summary": "temp has drifted: PSI 2.10 > 0.20"},
         "startsAt": starts_at,
         "endsAt": "0001-01-01T00:00:00Z",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,24 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perennial_controller.policy import (
-    HELD,
-    TRIGGER_OF,
-    DecisionKind,
-    Event,
-    Facts,
-    History,
-    Pause,
-    Run,
-    decide,
-    needs_facts,
-)
+from perennial_controller.cases import HELD, DecisionKind, Event, Facts, History, Pause, Run
+from perennial_controller.policy import TRIGGER_OF, decide, needs_facts
 from perennial_spec import names
 from perennial_spec.pipeline import PipelineSpec
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 NEW_DATA = Facts(validated_version=5, champion_version="2", champion_data_version=3)
+WATCHED = Facts(5, "2", 3, NOW - HOUR, None, "1")
 DRIFT = Event("alert", "flights", names.ALERT_FEATURE_DRIFT, "retrain", last_seen=NOW)
 PERSON = Event("person", "flights")
 DATA = Event("data", "flights")
@@ -59,6 +51,7 @@ def alert(name: str = names.ALERT_FEATURE_DRIFT, **changes: Any) -> Event:
     )
 
 
+REGRESSION = alert(names.ALERT_REGRESSION, action="rollback", version="2")
 TABLE: list[tuple[str, Event, History, Facts, DecisionKind, str]] = [
     (
         "drift and new data",
@@ -102,11 +95,92 @@ TABLE: list[tuple[str, Event, History, Facts, DecisionKind, str]] = [
     ),
     (
         "no retraining asked for",
-        alert(action="rollback"),
+        alert(action="page"),
         History(),
         NEW_DATA,
         DecisionKind.IGNORED,
-        "action is 'rollback'",
+        "action is 'page'; only 'retrain' starts a run, 'rollback' takes traffic back",
+    ),
+    (
+        "a regression of a new champion",
+        REGRESSION,
+        History(),
+        WATCHED,
+        DecisionKind.ROLLING_BACK,
+        "version 2 was promoted 2026-06-01 11:00:00 UTC, is watched for 3d (deployment.watch), and is worse: back to version 1",
+    ),
+    (
+        "neither cooldown nor budget nor an open breaker holds a rollback",
+        REGRESSION,
+        History((ran(0.5), ran(1)), in_vain=5),
+        WATCHED,
+        DecisionKind.ROLLING_BACK,
+        "back to version 1",
+    ),
+    (
+        "a run that is active does not hold it",
+        REGRESSION,
+        History((ran(0.5, active=True),)),
+        WATCHED,
+        DecisionKind.ROLLING_BACK,
+        "back",
+    ),
+    (
+        "a pause does",
+        REGRESSION,
+        History(pauses=(PAUSED,)),
+        WATCHED,
+        DecisionKind.PAUSED,
+        "ann has paused this pipeline",
+    ),
+    (
+        "a regression that is over",
+        alert(names.ALERT_REGRESSION, action="rollback", version="2", resolved=True),
+        History(),
+        WATCHED,
+        DecisionKind.RESOLVED,
+        "ended",
+    ),
+    (
+        "of a version that serves no longer",
+        alert(names.ALERT_REGRESSION, action="rollback", version="7"),
+        History(),
+        WATCHED,
+        DecisionKind.NOT_ALLOWED,
+        "it is about version 7, and version 2 is champion",
+    ),
+    (
+        "of the first champion",
+        REGRESSION,
+        History(),
+        replace(WATCHED, previous_version=None),
+        DecisionKind.NOT_ALLOWED,
+        "version 2 is the first champion: there is none to go back to",
+    ),
+    (
+        "after the watch",
+        REGRESSION,
+        History(),
+        replace(WATCHED, champion_promoted_at=NOW - 73 * HOUR),
+        DecisionKind.NOT_ALLOWED,
+        "version 2 was promoted 2026-05-29 11:00:00 UTC, longer ago than deployment.watch",
+    ),
+    (
+        "of a version that was itself put back",
+        REGRESSION,
+        History(),
+        replace(WATCHED, champion_restored_at=NOW),
+        DecisionKind.NOT_ALLOWED,
+        "is taken back one step only",
+    ),
+    ("no champion at all", REGRESSION, History(), Facts(), DecisionKind.NOT_ALLOWED, "there is no champion"),
+    (
+        "one's own rule that rolls back, when it may not, retrains",
+        alert(action="rollback", version="2"),
+        History(),
+        replace(WATCHED, previous_version=None),
+        DecisionKind.ACCEPTED,
+        "drift: data version 5",
     ),
     ("no action at all", alert(action=None), History(), NEW_DATA, DecisionKind.IGNORED, "action is 'not set'"),
     (

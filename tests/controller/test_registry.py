@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,30 +46,6 @@ class RealRegistry:
         return version
 
 
-@pytest.fixture(scope="module")
-def mlflow_url(tmp_path_factory: pytest.TempPathFactory, waiting: Any, port: int) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder)]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        waiting(lambda: _healthy(url), "MLflow", 240)
-        yield url
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)  # a session of its own, and nothing to keep
-        server.wait(30)
-
-
-def _healthy(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
 @pytest.fixture(params=["real", "fake"])
 def either(request: pytest.FixtureRequest) -> Any:
     return (
@@ -91,13 +63,13 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 async def test_the_champion_and_the_model_of_a_run_are_found(either: Any, http: httpx.AsyncClient) -> None:
     client = Registry(either.url, http)
-    assert await client.champion("planes") is None
+    assert await client.by_alias("planes", "champion") is None
     assert await client.of_run("planes", "alert__1") is None
     first = either.register("planes", 4, run_key="alert__1", verdict="rejected")
-    assert await client.champion("planes") is None, "a model without the alias has no champion"
+    assert await client.by_alias("planes", "champion") is None, "a model without the alias has no champion"
     second = either.register("planes", 6, run_key="alert__2", champion=True)
     third = either.register("planes", 7, run_key="alert__2")
-    assert await client.champion("planes") == ModelVersion(second, 6)
+    assert await client.by_alias("planes", "champion") == ModelVersion(second, 6)
     assert await client.of_run("planes", "alert__1") == ModelVersion(first, 4, "rejected")
     assert await client.of_run("planes", "alert__2") == ModelVersion(third, 7), "the newest"
     assert await client.of_run("planes", "alert__3") is None
@@ -105,14 +77,14 @@ async def test_the_champion_and_the_model_of_a_run_are_found(either: Any, http: 
 
 async def test_a_champion_that_no_run_of_ours_made_has_no_data_version(either: Any, http: httpx.AsyncClient) -> None:
     version = either.register("boats", None, champion=True)
-    assert await Registry(either.url, http).champion("boats") == ModelVersion(version, None)
+    assert await Registry(either.url, http).by_alias("boats", "champion") == ModelVersion(version, None)
 
 
 async def test_a_registry_that_is_away_is_an_error_that_says_so(closed_port: int, http: httpx.AsyncClient) -> None:
     with pytest.raises(
         RegistryError, match=r"127.0.0.1:\d+/api/2.0/mlflow: the registry does not answer \(ConnectError\)"
     ):
-        await Registry(f"http://127.0.0.1:{closed_port}", http).champion("planes")
+        await Registry(f"http://127.0.0.1:{closed_port}", http).by_alias("planes", "champion")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +102,7 @@ async def test_nonsense_from_the_registry_is_an_error_that_says_so(
 ) -> None:
     registry.misbehave = answer
     with pytest.raises(RegistryError, match=says):
-        await Registry(registry.url, http).champion("planes")
+        await Registry(registry.url, http).by_alias("planes", "champion")
 
 
 async def test_a_registry_without_a_server_is_refused_at_the_start(http: httpx.AsyncClient) -> None:

@@ -82,7 +82,7 @@ async def test_an_alert_that_does_not_ask_for_a_retraining_is_recorded_and_start
     async with world.controller() as client:
         (id,) = (await client.alert(make_alert(action="none"))).json()["decisions"]
         row = await client.decided(id, "ignored")
-    assert row["reason"] == "action is 'none'; only 'retrain' starts a run"
+    assert row["reason"] == "action is 'none'; only 'retrain' starts a run, 'rollback' takes traffic back"
     assert client.airflow.posts == []
 
 

@@ -37,6 +37,7 @@ ORDER = (
     "perennial-quality",
     "perennial-concept",
     "perennial-serving",
+    "perennial-watch",
     "perennial-platform",
     "perennial-loop",
 )

@@ -7,7 +7,8 @@ order that makes each prefix of them a consistent state, which doing it again co
     2. tags of the versions that leave         rolled_back, with the reason and who
     3. alias champion: the target              from here on a challenger that was judged against the old champion is refused
     4. alias previous: the one before it       so that a second rollback goes further back, and never forth again
-    5. alias challenger removed                last: while it is there, there is something left to do
+    5. alias challenger removed                while it is there, there is something left to do
+    6. tag restored_at on the target           it is not a new champion: nobody's watch over a promotion begins anew
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ def restore(registry: Registry, plan: Restoration, actor: str, reason: str) -> R
     else:
         registry.delete_alias(name, names.ALIAS_PREVIOUS)
     registry.delete_alias(name, names.ALIAS_CHALLENGER)
+    registry.tag(name, version, names.TAG_RESTORED_AT, datetime.now(UTC).isoformat(timespec="milliseconds"))
     return route
 
 

@@ -62,6 +62,10 @@ class Deployment(Model):
     """A run waits this long for an answer, and other runs of the pipeline wait behind it."""
     on_approval_timeout: Literal["reject", "approve"] = "reject"
 
+    watch: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(hours=72)
+    """For so long after a promotion, a new champion that turns out to be worse is rolled back to the version before it, without a
+    person and without a retraining; `0s`: never."""
+
     @property
     def rollout(self) -> tuple[float, ...]:
         """The shares of traffic that the challenger takes in turn; the last is always 1."""

@@ -33,6 +33,8 @@ TAG_VERDICT_REASON = "perennial.verdict_reason"
 TAG_SIGN_OFF = "perennial.sign_off"
 """JSON: answer (approved, rejected), by, at, reason."""
 TAG_PROMOTED_AT = "perennial.promoted_at"
+TAG_RESTORED_AT = "perennial.restored_at"
+"""When the traffic was last taken back to this version, by a person or by the controller."""
 TAG_BUNDLE_URI = "perennial.bundle_uri"
 """`mlflow-artifacts:/...` of the folder that serving needs; see `perennial_features.bundle`."""
 TAG_SPEC = "perennial.spec"
@@ -126,6 +128,8 @@ RUN_UNDELIVERED_SINCE = "perennial_run_undelivered_since_timestamp_seconds"  # p
 RUN_DUE = "perennial_run_due_timestamp_seconds"  # pipeline
 RETRAININGS_SINCE_PROMOTION = "perennial_retrainings_since_promotion"  # pipeline
 PAUSED_SINCE = "perennial_paused_since_timestamp_seconds"  # pipeline
+WATCH_UNTIL = "perennial_watch_until_timestamp_seconds"  # pipeline, version
+ROLLBACKS = "perennial_rollbacks_total"  # pipeline, result (done, away, refused)
 BUDGET_LEFT = "perennial_budget_runs_left"  # pipeline
 WATCHDOG_RECEIVED = "perennial_watchdog_last_received_timestamp_seconds"
 PIPELINE_BROKEN = "perennial_pipeline_broken"  # pipeline (1)
@@ -176,6 +180,8 @@ ALERT_NO_GOOD_RUN = "PerennialNoGoodRun"
 ALERT_RUN_FAILING = "PerennialRunFailing"
 ALERT_RUN_TOO_LONG = "PerennialRunTooLong"
 ALERT_RETRAINING_STORM = "PerennialRetrainingStorm"
+ALERT_REGRESSION = "PerennialRegression"
+ALERT_ROLLED_BACK = "PerennialRolledBack"
 ALERT_PAUSED_LONG = "PerennialPausedLong"
 ALERT_BUDGET_SPENT = "PerennialBudgetSpent"
 ALERT_DELIVERY_FAILING = "PerennialDeliveryFailing"
@@ -190,6 +196,11 @@ ALERT_WATCHDOG = "PerennialWatchdog"
 def dag_id(pipeline: str) -> str:
     """The DAG that trains, evaluates and deploys."""
     return pipeline
+
+
+def rollback_id(pipeline: str) -> str:
+    """In place of a DAG, for what the controller does itself: it takes the traffic back. No pipeline or DAG has that name."""
+    return f"{pipeline}.rollback"
 
 
 def data_dag_id(pipeline: str) -> str:

@@ -16,12 +16,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from perennial_controller.alertmanager import Notification, event_of
+from perennial_controller.cases import DecisionKind, NoteKind, OrderKind, RunKind
 from perennial_controller.controller import LEDGER_ERRORS, Controller, brief, utc_now
 from perennial_controller.entry import Entry
 from perennial_controller.events import ALL_PIPELINES, NewEvent
 from perennial_controller.ledger import Written
 from perennial_controller.metrics import UNKNOWN
-from perennial_controller.policy import DecisionKind, NoteKind, OrderKind, RunKind
 from perennial_controller.requests import (
     DataRequest,
     PauseRequest,

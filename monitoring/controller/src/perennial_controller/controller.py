@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from perennial_controller.airflow import Airflow
 from perennial_controller.auth import TokenFile
+from perennial_controller.champions import Champions
 from perennial_controller.decider import Decider
 from perennial_controller.facts import FactFinder
 from perennial_controller.freshness import DataClock
@@ -25,6 +26,7 @@ from perennial_controller.metrics import ControllerMetrics
 from perennial_controller.outbox import Outbox
 from perennial_controller.outcomes import Outcomes
 from perennial_controller.registry import Registry
+from perennial_controller.rollbacks import Rollbacks
 from perennial_controller.settings import Settings
 from perennial_controller.specs import Specs
 from perennial_controller.thresholds import Thresholds
@@ -54,6 +56,7 @@ class Controller:
     outcomes: Outcomes
     data_clock: DataClock
     loop: LoopMetrics
+    champions: Champions
     watchdog: Watchdog
     http: httpx.AsyncClient
     open_events: asyncio.Event
@@ -77,7 +80,8 @@ class Controller:
         http = httpx.AsyncClient(timeout=settings.http_timeout, trust_env=False)
         ledger = Ledger(engine_of(platform.need("database_url")))
         airflow = Airflow(platform.need("airflow_url"), platform.need("airflow_credentials_file"), http)
-        registry = Registry(platform.need("mlflow_url"), http)
+        registry_url = platform.need("mlflow_url")
+        registry = Registry(registry_url, http)
         specs = Specs(Path(platform.need("pipelines_dir")))
         facts = FactFinder(platform.need("store"), registry)
         data_clock = DataClock(platform.need("store"))
@@ -85,7 +89,8 @@ class Controller:
         open_events, undelivered = asyncio.Event(), asyncio.Event()
         lease = timedelta(seconds=4 * settings.http_timeout)  # a delivery is at most a call, a login and a second call
         loop = LoopMetrics(specs, airflow, utc_now)
-        for collector in (Thresholds(specs), data_clock, loop):
+        champions = Champions(specs, registry, utc_now)
+        for collector in (Thresholds(specs), data_clock, loop, champions):
             metrics.registry.register(collector)
         return cls(
             settings=settings,
@@ -94,10 +99,13 @@ class Controller:
             specs=specs,
             metrics=metrics,
             decider=Decider(ledger, specs, facts, metrics, settings.alert_expiry, utc_now, undelivered.set),
-            outbox=Outbox(ledger, airflow, metrics, utc_now, lease, settings.max_backoff),
+            outbox=Outbox(
+                ledger, airflow, metrics, utc_now, Rollbacks(registry_url).take_back, lease, settings.max_backoff
+            ),
             outcomes=Outcomes(ledger, airflow, registry, specs, utc_now),
             data_clock=data_clock,
             loop=loop,
+            champions=champions,
             watchdog=Watchdog(ledger, utc_now, settings.watchdog_after, utc_now()),
             http=http,
             open_events=open_events,
@@ -113,6 +121,7 @@ class Controller:
             self._every("decisions", settings.decide_every, self.decider.decide_all, self.open_events),
             self._every("outbox", settings.deliver_every, self.outbox.deliver_due, self.undelivered),
             self._every("outcomes", settings.watch_every, self.outcomes.look),
+            self._every("champions", settings.champions_every, self.champions.refresh),
             self._every("schedules", settings.reload_every, self._note_schedules),
             self._every("watchdog", settings.look_every, self.watchdog.look),
         ]
@@ -141,6 +150,7 @@ class Controller:
 
     async def _reload(self) -> None:
         await asyncio.to_thread(self.specs.refresh)
+        self.metrics.know(self.specs.names())
         await asyncio.to_thread(self.data_clock.refresh, self.specs.all())
 
     async def _note_schedules(self) -> None:
@@ -171,7 +181,7 @@ class Controller:
         failing = ""
         while True:
             try:
-                if self.migrated or name == "pipelines":
+                if self.migrated or name in {"pipelines", "champions"}:
                     await work()
                 failing = ""
             except (PerennialError, *LEDGER_ERRORS) as error:

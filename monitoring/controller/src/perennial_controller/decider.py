@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from perennial_controller.cases import STARTED, Decision, Facts, History
 from perennial_controller.entry import Entry
 from perennial_controller.ledger import Ledger
 from perennial_controller.metrics import UNKNOWN, ControllerMetrics
-from perennial_controller.policy import Decision, DecisionKind, Facts, History, decide, needs_facts
+from perennial_controller.policy import decide, needs_facts
 from perennial_controller.specs import Specs
 from perennial_spec.errors import PerennialError
 from perennial_spec.pipeline import PipelineSpec
@@ -80,13 +81,13 @@ class Decider:
                 decision = self._one(entry, history, found, now)
                 if await deciding.decide(entry, decision, now):
                     changed.append((entry, decision))
-                if decision.kind == DecisionKind.ACCEPTED:
+                if decision.kind in STARTED:
                     history = await deciding.history(since)
         for entry, decision in changed:  # counted only now that it is written
             label = entry.pipeline if found.spec is not None else UNKNOWN
             self.metrics.decisions.labels(label, str(decision.kind)).inc()
             log.info("decision %d on %s of %s: %s: %s", entry.id, entry.kind, name, decision.kind, decision.reason)
-        return any(decision.kind == DecisionKind.ACCEPTED for _, decision in changed)
+        return any(decision.kind in STARTED for _, decision in changed)
 
     def _one(self, entry: Entry, history: History, found: _Found, now: datetime) -> Decision:
         event = entry.event()

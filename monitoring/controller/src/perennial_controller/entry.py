@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from perennial_controller.cases import NOTES, DecisionKind, Event, EventKind, Pause
 from perennial_controller.events import ALL_PIPELINES
-from perennial_controller.policy import NOTES, DecisionKind, Event, EventKind, Pause
 from perennial_spec.step import Reason
 
 Delivery = Literal["pending", "delivered", "failed"]
@@ -50,7 +50,7 @@ class Entry:
     """`refused`: Airflow would not take the run; `lost`: it had the run and no longer knows it."""
     finished_at: datetime | None
     model_version: str | None
-    """The version in the registry that the run has registered."""
+    """The version in the registry that the run has registered; of a rollback the one that serves again."""
     data_version: int | None
     """The version of the data which that model was trained on."""
     verdict: str | None
@@ -73,6 +73,7 @@ class Entry:
             pipeline=self.pipeline,
             alert=self.alert,
             action=self.action,
+            version=self.payload.get("labels", {}).get("version") if self.kind == "alert" else None,
             resolved=self.resolved_at is not None,
             last_seen=self.last_seen_at if self.kind == "alert" else None,
             seen_data_version=self.seen_data_version,

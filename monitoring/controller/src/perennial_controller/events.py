@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from perennial_controller.policy import EventKind
+from perennial_controller.cases import EventKind
 from perennial_spec import names
 
 MAX_SUMMARY = 500

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
-from perennial_controller.policy import Facts
+from perennial_controller.cases import Facts
+from perennial_controller.champions import champion_facts
 from perennial_controller.registry import Registry
 from perennial_spec.errors import DataError
 from perennial_spec.validation import latest_passed
@@ -23,12 +25,8 @@ class FactFinder:
         Raises:
             PerennialError: the registry or the store does not answer.
         """
-        validated, champion = await asyncio.gather(self._validated(pipeline), self._registry.champion(pipeline))
-        return Facts(
-            validated_version=validated,
-            champion_version=champion.version if champion else None,
-            champion_data_version=champion.data_version if champion else None,
-        )
+        validated, facts = await asyncio.gather(self._validated(pipeline), champion_facts(self._registry, pipeline))
+        return replace(facts, validated_version=validated)
 
     async def _validated(self, pipeline: str) -> int | None:
         try:

@@ -10,8 +10,9 @@ from typing import Any, Literal, get_args
 from sqlalchemy import and_, case, false, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from perennial_controller.cases import HELD, Pause
 from perennial_controller.events import ALL_PIPELINES
-from perennial_controller.policy import HELD, Pause, spent
+from perennial_controller.policy import spent
 from perennial_controller.tables import decisions
 from perennial_spec.pipeline import PipelineSpec
 

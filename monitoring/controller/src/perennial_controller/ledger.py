@@ -18,14 +18,15 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from perennial_controller.cases import HELD, ORDERS, STARTED, Decision, DecisionKind, History, Pause, Run
 from perennial_controller.entry import Entry
 from perennial_controller.events import ALL_PIPELINES, MAX_SUMMARY, NewEvent, run_id_of, successor_key, target_dag
 from perennial_controller.figures import Figures, read_in_vain, read_runs
 from perennial_controller.marks import keep_schedules, read_marks, set_mark
-from perennial_controller.policy import HELD, ORDERS, Decision, DecisionKind, History, Pause, Run
 from perennial_controller.registry import ModelVersion
 from perennial_controller.tables import UNANSWERED, decisions
 from perennial_spec.errors import PlatformError
+from perennial_spec.names import rollback_id
 
 _LOCK_CLASS = 0x7065_7265
 """First half of the advisory locks' keys, so that they meet nobody else's in the same database."""
@@ -226,6 +227,11 @@ class Ledger:
     async def postponed(self, id: int, error: str, until: datetime) -> None:
         await self._set(id, last_error=error[:MAX_SUMMARY], next_attempt_at=until)
 
+    async def rolled_back(self, id: int, now: datetime) -> None:
+        """The traffic has been taken back: there is nothing to follow."""
+        over: dict[str, Any] = {"delivery": "delivered", "outcome": "success", "verdict": "rolled_back"}
+        await self._set(id, **over, delivered_at=now, finished_at=now, next_attempt_at=None, last_error=None)
+
     async def refused(self, id: int, error: str, now: datetime) -> None:
         """Airflow will never take this run: it is over."""
         gone: dict[str, Any] = {"delivery": "failed", "outcome": "refused", "finished_at": now, "next_attempt_at": None}
@@ -318,13 +324,15 @@ class Deciding:
             values["decided_at"] = now
         if decision.kind == DecisionKind.RESOLVED and entry.resolved_at is None:
             values["resolved_at"] = now
-        if decision.kind == DecisionKind.ACCEPTED:
+        if decision.kind in STARTED:
+            rolls_back = decision.kind == DecisionKind.ROLLING_BACK
             values |= {
-                "dag_id": target_dag(entry.kind, entry.pipeline),
+                "dag_id": rollback_id(entry.pipeline) if rolls_back else target_dag(entry.kind, entry.pipeline),
                 "run_id": run_id_of(entry.kind, entry.dedupe_key, entry.received_at),
                 "delivery": "pending",
                 "next_attempt_at": now,
                 "seen_data_version": decision.seen_data_version,
+                "model_version": decision.to_version,  # written once: a rollback that is done again goes to the same version
             }
         await self._connection.execute(update(decisions).where(_t.id == entry.id).values(**values))
         return changed

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from perennial_controller.cases import DecisionKind
 from perennial_controller.ledger import Backlog
 from perennial_spec import names
 
@@ -25,6 +27,12 @@ class ControllerMetrics:
             ("pipeline", "result"),
             registry=self.registry,
         )
+        self.rollbacks = Counter(
+            names.ROLLBACKS,
+            "Rollbacks by the controller itself, by result: done, away (tried again), refused (overtaken by somebody else)",
+            ("pipeline", "result"),
+            registry=self.registry,
+        )
         self._backlog = Gauge(
             names.BACKLOG,
             "Events that are not decided, and runs that Airflow does not have yet",
@@ -34,6 +42,16 @@ class ControllerMetrics:
             names.OLDEST_UNDELIVERED, "Age of the oldest of them; 0 when there is none", registry=self.registry
         )
         self._up = Gauge(names.LEDGER_UP, "1 when the ledger answers", registry=self.registry)
+
+    def know(self, pipelines: Iterable[str]) -> None:
+        """Let the counters of these pipelines begin with 0: `increase` does not see the first of what begins with 1."""
+        for pipeline in pipelines:
+            for decision in DecisionKind:
+                self.decisions.labels(pipeline, str(decision))
+            for result in ("delivered", "already_there", "away", "refused"):
+                self.deliveries.labels(pipeline, result)
+            for result in ("done", "away", "refused"):
+                self.rollbacks.labels(pipeline, result)
 
     def ledger(self, backlog: Backlog | None, now: datetime) -> None:
         """Take note of the backlog; None when the ledger does not answer: the last figures stay."""

@@ -13,6 +13,9 @@ from perennial_controller.airflow import Airflow, AirflowAway, AirflowRefuses
 from perennial_controller.entry import Entry
 from perennial_controller.ledger import Ledger
 from perennial_controller.metrics import ControllerMetrics
+from perennial_controller.rollbacks import Overtaken
+from perennial_spec import names
+from perennial_spec.errors import PerennialError, RegistryError
 
 log = logging.getLogger(__name__)
 _BATCH = 10
@@ -26,6 +29,8 @@ class Outbox:
     airflow: Airflow
     metrics: ControllerMetrics
     clock: Callable[[], datetime]
+    take_back: Callable[[Entry], str]
+    """Does a rollback; what it came to, in words. Blocks."""
     lease: timedelta
     """How long a row that is being delivered is left alone by other controllers."""
     max_backoff: float
@@ -40,16 +45,15 @@ class Outbox:
 
     async def _deliver(self, entry: Entry) -> None:
         assert entry.dag_id and entry.run_id  # an undelivered row has them
+        if entry.dag_id == names.rollback_id(entry.pipeline):
+            await self._roll_back(entry)
+            return
         conf = {"reason": entry.why().model_dump(mode="json", exclude_none=True)}
         try:
             created = await self.airflow.trigger(entry.dag_id, entry.run_id, conf)
         except AirflowAway as error:
-            wait = backoff(entry.attempts, self.max_backoff)
             self._count(entry, "away")
-            log.warning(
-                "run %s is not delivered, attempt %d, next in %.1f s: %s", entry.run_id, entry.attempts, wait, error
-            )
-            await self.ledger.postponed(entry.id, error.what, self.clock() + timedelta(seconds=wait))
+            await self._later(entry, error)
         except AirflowRefuses as error:
             self._count(entry, "refused")
             log.error("run %s is refused for good: %s", entry.run_id, error)  # noqa: TRY400 (the error says it all)
@@ -58,6 +62,28 @@ class Outbox:
             self._count(entry, "delivered" if created else "already_there")
             log.info("run %s is with Airflow after %d attempt(s)", entry.run_id, entry.attempts)
             await self.ledger.delivered(entry.id, self.clock())
+
+    async def _roll_back(self, entry: Entry) -> None:
+        """Moves the traffic itself: seconds count, and it must not need Airflow."""
+        count = self.metrics.rollbacks.labels
+        try:
+            done = await asyncio.to_thread(self.take_back, entry)
+        except Overtaken as error:
+            count(entry.pipeline, "refused").inc()
+            log.warning("decision %d: the traffic is not taken back: %s", entry.id, error)
+            await self.ledger.refused(entry.id, error.what, self.clock())
+        except RegistryError as error:
+            count(entry.pipeline, "away").inc()
+            await self._later(entry, error)
+        else:
+            count(entry.pipeline, "done").inc()
+            log.warning("decision %d: %s", entry.id, done)
+            await self.ledger.rolled_back(entry.id, self.clock())
+
+    async def _later(self, entry: Entry, error: PerennialError) -> None:
+        wait = backoff(entry.attempts, self.max_backoff)
+        log.warning("%s is not delivered, attempt %d, next in %.1f s: %s", entry.run_id, entry.attempts, wait, error)
+        await self.ledger.postponed(entry.id, error.what, self.clock() + timedelta(seconds=wait))
 
     def _count(self, entry: Entry, result: str) -> None:
         self.metrics.deliveries.labels(entry.pipeline, result).inc()

@@ -1,9 +1,11 @@
 """Whether an event starts a run, and why: pure functions of the event, the pipeline's history, its spec, the facts and the clock.
 
-alert     starts a training run when its trigger is in `retraining.on`, nobody has paused retraining, the breaker is closed, no run is
-          active, the cooldown is over, the budget is not spent, and there is validated data that no model was trained on. One that is held
-          back is asked again while it fires; one whose run did not succeed asks again as a new event, which waits for data that
-          this run could not have had.
+alert     that asks for a rollback (label `action`): takes the traffic back to the version before, while the champion is watched; if it
+          may not, it is taken as one that asks for a retraining, where it is of a kind that may.
+          Any other starts a training run when its trigger is in `retraining.on`, nobody has paused retraining, the breaker is closed,
+          no run is active, the cooldown is over, the budget is not spent, and there is validated data that no model was trained on.
+          One that is held back is asked again while it fires; one whose run did not succeed asks again as a new event, which waits
+          for data that this run could not have had.
 person    starts a training run unless one is active.
 data      starts a run of the data DAG unless one is already waiting to start.
 note      something that a person does or orders (a pause, its end, a rollback): it starts nothing, and stays on record.
@@ -14,24 +16,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Literal, get_args
 
+from perennial_controller.cases import (
+    ACTION_RETRAIN,
+    ACTION_ROLLBACK,
+    NOTES,
+    ORDERS,
+    Decision,
+    DecisionKind,
+    Event,
+    EventKind,
+    Facts,
+    History,
+    Run,
+)
+from perennial_controller.watching import why_not
 from perennial_spec import names
 from perennial_spec.pipeline import PipelineSpec
 from perennial_spec.retraining import Budget
 from perennial_spec.units import format_duration
 
-RunKind = Literal["alert", "data", "person", "schedule"]
-"""What may start a run."""
-OrderKind = Literal["pause", "resume"]
-"""What a person orders of the controller itself."""
-NoteKind = OrderKind | Literal["rollback"]
-"""What is only kept: those orders, and that a person takes the traffic back."""
-EventKind = RunKind | NoteKind
-ORDERS: tuple[OrderKind, ...] = get_args(OrderKind)
-NOTES: tuple[NoteKind, ...] = (*ORDERS, "rollback")
-ACTION_RETRAIN = "retrain"
 TRIGGER_OF: dict[str, str] = {
     names.ALERT_FEATURE_DRIFT: "drift",
     names.ALERT_PREDICTION_DRIFT: "drift",
@@ -39,124 +43,6 @@ TRIGGER_OF: dict[str, str] = {
     names.ALERT_DATA_STALE: "freshness",
 }
 """What in `retraining.on` each alert belongs to."""
-
-
-class DecisionKind(StrEnum):
-    RECEIVED = "received"
-    """Written, and not yet decided."""
-    ACCEPTED = "accepted"
-    MERGED = "merged"
-    """A run is already active, and answers this event too."""
-    PAUSED = "paused"
-    """A person has paused retraining."""
-    BREAKER_OPEN = "breaker_open"
-    """Too many retrainings have led to nothing: a person must look first."""
-    COOLING_DOWN = "cooling_down"
-    OVER_BUDGET = "over_budget"
-    WAITING_FOR_DATA = "waiting_for_data"
-    RESOLVED = "resolved"
-    """The alert ended before it started a run."""
-    IGNORED = "ignored"
-    """Nothing to start."""
-    NOT_ALLOWED = "not_allowed"
-    NOTED = "noted"
-    """On record, and in force; there is nothing to start."""
-    DUPLICATE = "duplicate"
-    """Only counted: a copy is noted on the row of the original."""
-
-
-HELD = frozenset(
-    {
-        DecisionKind.PAUSED,
-        DecisionKind.BREAKER_OPEN,
-        DecisionKind.MERGED,
-        DecisionKind.COOLING_DOWN,
-        DecisionKind.OVER_BUDGET,
-        DecisionKind.WAITING_FOR_DATA,
-    }
-)
-"""Decisions on an alert that are taken anew while it fires."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """What has come in, as far as the policy needs it."""
-
-    kind: EventKind
-    pipeline: str
-    alert: str | None = None
-    """The alert's name."""
-    action: str | None = None
-    """The alert's label `action`."""
-    resolved: bool = False
-    last_seen: datetime | None = None
-    """When the newest copy of the alert came; None for an event that has no copies."""
-    seen_data_version: int | None = None
-    """Newest validated version of the data when a run for this alert was accepted that did not succeed; None: there was none."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that was accepted before."""
-
-    dag_id: str
-    run_id: str
-    accepted_at: datetime
-    active: bool
-    """Not known to have finished, or not even started."""
-    delivered: bool = True
-    """Airflow has it."""
-
-
-@dataclass(frozen=True)
-class Pause:
-    """Alerts start no retraining while it lasts."""
-
-    since: datetime
-    until: datetime | None
-    """None: until somebody resumes."""
-    actor: str
-    reason: str
-    of_all: bool = False
-    """Of every pipeline, rather than of one."""
-
-    def lasts(self, now: datetime) -> bool:
-        return self.until is None or now < self.until
-
-
-@dataclass(frozen=True)
-class History:
-    """The pipeline's runs, newest first: at least those within its cooldown and budget, and all that are active."""
-
-    runs: tuple[Run, ...] = ()
-    tried_data_version: int | None = None
-    """Newest version of the data that one of these runs has trained a model on, whether or not that became champion."""
-    pauses: tuple[Pause, ...] = ()
-    """In force or over: the newest of the pipeline, and the newest of all pipelines, unless somebody has resumed since."""
-    in_vain: int = 0
-    """Retrainings by alerts that have ended since one led to a new champion, or since somebody resumed."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the store and the registry say."""
-
-    validated_version: int | None = None
-    """Newest version of the data that passed validation."""
-    champion_version: str | None = None
-    champion_data_version: int | None = None
-    """The version of the data that the champion was trained on."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    kind: DecisionKind
-    reason: str
-    """In words. Says points in time rather than times left, so that it changes only when the decision does."""
-    run_id: str | None = None
-    """The run that the event was merged into."""
-    seen_data_version: int | None = None
-    """Newest validated version of the data when a run is accepted, if that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -178,14 +64,14 @@ class _Case:
 
 def trigger_of(event: Event) -> str | None:
     """`drift`, `quality` or `freshness` for an alert that asks for a retraining, else None."""
-    if event.kind != "alert" or event.action != ACTION_RETRAIN:
+    if event.kind != "alert" or event.action not in {ACTION_RETRAIN, ACTION_ROLLBACK}:
         return None
     return TRIGGER_OF.get(event.alert or "")
 
 
 def needs_facts(event: Event) -> bool:
     """Whether the store and the registry must be asked before this event can be decided."""
-    return not event.resolved and trigger_of(event) in ("drift", "quality")
+    return not event.resolved and (event.action == ACTION_ROLLBACK or trigger_of(event) in ("drift", "quality"))
 
 
 def decide(  # noqa: PLR0917 (one case of the policy, in the order in which a person would tell it)
@@ -208,14 +94,15 @@ def decide(  # noqa: PLR0917 (one case of the policy, in the order in which a pe
     """
     if event.kind in NOTES:
         return Decision(DecisionKind.NOTED, "in force from now on" if event.kind in ORDERS else "a person does it")
-    if event.kind == "alert" and event.action != ACTION_RETRAIN:
+    if event.kind == "alert" and event.action not in {ACTION_RETRAIN, ACTION_ROLLBACK}:
         return Decision(
-            DecisionKind.IGNORED, f"action is {event.action or 'not set'!r}; only {ACTION_RETRAIN!r} starts a run"
+            DecisionKind.IGNORED,
+            f"action is {event.action or 'not set'!r}; only {ACTION_RETRAIN!r} starts a run, {ACTION_ROLLBACK!r} takes traffic back",
         )
     if spec is None:
         return Decision(DecisionKind.NOT_ALLOWED, f"there is no pipeline named {event.pipeline!r}")
     case = _Case(event, history, spec, now, facts, expiry)
-    for rule in _RULES[event.kind]:
+    for rule in _ROLLBACK if event.action == ACTION_ROLLBACK else _RULES[event.kind]:
         if decision := rule(case):
             return decision
     return Decision(DecisionKind.ACCEPTED, _accepted(case), seen_data_version=facts.validated_version)
@@ -230,6 +117,20 @@ def _ended(case: _Case) -> Decision | None:
             DecisionKind.RESOLVED,
             f"no copy of the alert came since {_when(seen)}; after {format_duration(case.expiry)} it is taken as ended",
         )
+    return None
+
+
+def _regression(case: _Case) -> Decision | None:
+    facts, refusal = case.facts, why_not(case.event, case.facts, case.spec.deployment.watch, case.now)
+    if refusal is None:
+        return Decision(
+            DecisionKind.ROLLING_BACK,
+            f"version {facts.champion_version} was promoted {_when(facts.champion_promoted_at)}, is watched for "
+            f"{format_duration(case.spec.deployment.watch)} (deployment.watch), and is worse: back to version {facts.previous_version}",
+            to_version=facts.previous_version,
+        )
+    if trigger_of(case.event) is None:
+        return Decision(DecisionKind.NOT_ALLOWED, f"the traffic is not taken back: {refusal}")
     return None
 
 
@@ -359,7 +260,8 @@ def _accepted(case: _Case) -> str:
     return f"{trigger}: data version {case.facts.validated_version} passed validation, {than}; cooldown and budget allow a run"
 
 
-def _when(at: datetime) -> str:
+def _when(at: datetime | None) -> str:
+    assert at is not None
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -370,3 +272,5 @@ _RULES: dict[EventKind, tuple[_Rule, ...]] = {
     "data": (_data_waiting,),
     "schedule": (),
 }
+_ROLLBACK: tuple[_Rule, ...] = (_ended, _paused, _regression, *_RULES["alert"][1:])
+"""Of an alert that asks for a rollback."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -20,6 +21,9 @@ class ModelVersion:
     """The version of the data that it was trained on; None for a model that did not come from a run of ours."""
     verdict: str | None = None
     """`names.TAG_VERDICT`."""
+    promoted_at: datetime | None = None
+    restored_at: datetime | None = None
+    """When the traffic was last taken back to it."""
 
 
 class Registry:
@@ -35,13 +39,13 @@ class Registry:
         self._url = url.rstrip("/") + "/api/2.0/mlflow"
         self._http = http
 
-    async def champion(self, pipeline: str) -> ModelVersion | None:
-        """The version that is champion, or None while there is none.
+    async def by_alias(self, pipeline: str, alias: str) -> ModelVersion | None:
+        """The version that has an alias, or None while none has.
 
         Raises:
             RegistryError: no answer, or not one that can be read.
         """
-        params = {"name": pipeline, "alias": names.ALIAS_CHAMPION}
+        params = {"name": pipeline, "alias": alias}
         response = await self._get("/registered-models/alias", params)
         if response.status_code in (400, 404) and _code(response) in (
             "RESOURCE_DOES_NOT_EXIST",
@@ -80,9 +84,19 @@ def _version(value: Any) -> ModelVersion:
     try:
         tags = {tag["key"]: tag["value"] for tag in value.get("tags", [])}
         data = tags.get(names.TAG_DATA_VERSION)
-        return ModelVersion(str(value["version"]), None if data is None else int(data), tags.get(names.TAG_VERDICT))
+        return ModelVersion(
+            str(value["version"]),
+            None if data is None else int(data),
+            tags.get(names.TAG_VERDICT),
+            _moment(tags.get(names.TAG_PROMOTED_AT)),
+            _moment(tags.get(names.TAG_RESTORED_AT)),
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RegistryError(f"a model version in the registry's answer cannot be read ({error!r})") from None
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _json(response: httpx.Response) -> dict[str, Any] | None:

@@ -31,6 +31,8 @@ class Settings:
     """Seconds between two questions to Airflow about runs that have not finished."""
     reload_every: float = 2.0
     """Seconds between two looks at the pipelines' files."""
+    champions_every: float = 5.0
+    """Seconds between two questions to the registry which versions are champions."""
     http_timeout: float = 10.0
     """Seconds that Airflow and the registry have to answer."""
     max_backoff: float = 30.0
