@@ -139,6 +139,30 @@ def test_every_outcome_has_its_sentence(changes: dict[str, Any], words: str) -> 
     assert shown(story, 200).splitlines()[0].endswith(words)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"outcome": "success"}, "the platform has taken the traffic back to version 1, 2026-11-20 12:10:00 UTC"),
+        ({"outcome": None, "finished_at": None}, "the traffic is being taken back to version 1"),
+        (
+            {"outcome": "refused", "last_error": "champion is version 3 now"},
+            "the traffic was not taken back: champion is version 3",
+        ),
+    ],
+)
+def test_a_rollback_by_the_platform_is_no_run_and_says_what_came_of_it(changes: dict[str, Any], words: str) -> None:
+    given = {
+        "alert": "PerennialRegression",
+        "action": "rollback",
+        "decision": "rolling_back",
+        "dag_id": "flights.rollback",
+    }
+    event = decision(1, model_version="1", **given, **changes)
+    assert not event.started_run
+    text = " ".join(shown(replace(STORY, event=event, run=None, version=None)).split())
+    assert f"flights: its new champion is worse than it promised; {words}" in text
+
+
 def test_low_quality_is_told_with_its_interval_and_limit() -> None:
     quality = Quality("1", "roc_auc", 0.612, 0.59, 0.634, 0.68, None, 2310)
     event = decision(1, alert="PerennialQualityLow")

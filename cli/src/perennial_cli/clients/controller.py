@@ -50,8 +50,13 @@ class Decision:
 
     @property
     def started_run(self) -> bool:
-        """Whether a run of its own stands behind it."""
-        return self.delivery is not None
+        """Whether a run of its own stands behind it. What the controller does itself, a rollback, is none."""
+        return self.delivery is not None and not self.rolls_back
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether the controller takes the traffic back for it."""
+        return self.decision == "rolling_back"
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> Decision:

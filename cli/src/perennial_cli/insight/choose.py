@@ -34,7 +34,7 @@ def choose(decisions: Sequence[Decision], now: datetime) -> Decision | None:
 def end_of(decision: Decision, now: datetime) -> datetime:
     """When an event was over: its run ended and its alert resolved; `now` while one of them is not."""
     ends = [decision.received]
-    if decision.started_run:
+    if decision.started_run or decision.rolls_back:
         ends.append(time_of(decision.finished_at) or now)
     if decision.kind == "alert":
         # A row whose run failed and that another follows is over with its run.

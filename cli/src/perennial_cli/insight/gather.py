@@ -161,7 +161,7 @@ def _value(prometheus: Prometheus, expression: str, at: datetime) -> float | Non
 
 
 def _run(parts: Parts, asking: Asking, event: Decision) -> Run | None:
-    if not event.run_id:
+    if not event.run_id or event.rolls_back:
         return None
     # A merged event names the run that answers it, and not the DAG: only training runs are merged into.
     dag = event.dag_id or names.dag_id(event.pipeline)

@@ -14,11 +14,13 @@ _CAUSES = {
     names.ALERT_PREDICTION_DRIFT: "its predictions have drifted",
     names.ALERT_QUALITY: "its quality is low",
     names.ALERT_DATA_STALE: "its data is stale",
+    names.ALERT_REGRESSION: "its new champion is worse than it promised",
 }
 _HELD = {
     "received": "nothing is decided yet",
     "merged": "a run that is under way answers it too",
     "paused": "a person has paused retraining",
+    "breaker_open": "too many retrainings have led to nothing",
     "cooling_down": "the last run was too short a time ago",
     "over_budget": "the budget of runs is used up",
     "waiting_for_data": "there is no new validated data to train on",
@@ -26,7 +28,7 @@ _HELD = {
     "ignored": "it starts no run",
     "not_allowed": "it may not start a run",
 }
-_OPEN = frozenset({"received", "merged", "paused", "cooling_down", "over_budget", "waiting_for_data"})
+_OPEN = frozenset({"received", "merged", "paused", "breaker_open", "cooling_down", "over_budget", "waiting_for_data"})
 
 
 def headline(story: Story) -> str:
@@ -37,7 +39,18 @@ def headline(story: Story) -> str:
     cause = cause_of(event)
     if event.decision in {"accepted", "merged"} and story.run is not None:
         return f"{story.pipeline}: {cause}; {result(story)}"
+    if event.rolls_back:
+        return f"{story.pipeline}: {cause}; {_taken_back(event)}"
     return f"{story.pipeline}: {cause}; {_HELD.get(event.decision, event.decision)}"
+
+
+def _taken_back(event: Decision) -> str:
+    if event.outcome == "success":
+        at = when(time_of(event.finished_at))
+        return f"the platform has taken the traffic back to version {event.model_version}, {at}"
+    if event.outcome is not None:
+        return f"the traffic was not taken back: {event.last_error or event.outcome}"
+    return f"the traffic is being taken back to version {event.model_version}"
 
 
 def _nothing(story: Story) -> str:
