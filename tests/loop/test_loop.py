@@ -241,7 +241,7 @@ def test_a_regression_of_the_new_champion_is_rolled_back_by_the_platform_within_
     assert load.last_of(bad) - decided < 5, "what is promised, from the decision to the last answer of the bad version"
     assert champion(loop) == good
     told = perennial(loop, "why", "trips", "--decision", str(row.id))
-    assert f"the platform has taken the traffic back to version {good}" in told.stdout
+    assert f"the platform has taken the traffic back to version {good}" in " ".join(told.stdout.split())
     again = perennial(loop, "rollback", "trips", "--to", bad, "--force")
     assert again.returncode == 0, again.stderr
 
