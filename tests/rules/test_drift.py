@@ -44,7 +44,7 @@ def test_psi_is_what_one_computes_by_hand_over_replicas(demo) -> None:
 
 @pytest.mark.parametrize("window", ["5m", "1h", "1d"])
 def test_a_series_that_began_within_the_window_counts_from_its_first_row(demo, deciles, window: str) -> None:
-    demo.traffic(deciles, rows=100, start=40)
+    demo.pipeline(window=window).traffic(deciles, rows=100, start=40)
     assert [value for _, value in demo.value(f"perennial:feature_rows:{window}", 50)] == [1000]
 
 
@@ -334,3 +334,27 @@ def test_scrapes_that_fail_are_no_drift(demo, deciles) -> None:
     demo.traffic(deciles, rows=40, before=100_000, seed=3).unscraped("s:1", 30, 36)
     found = demo.values({str(step): ("ALERTS{alertname=~'.*Drift'}", step) for step in range(28, 70, 3)})
     assert not any(found.values())
+
+
+# -- what costs --
+
+
+@pytest.mark.parametrize("what", ["restarts", "is replaced", "is not reached for a while"])
+def test_no_bin_is_counted_unlike_another_when_a_server(demo, deciles, what: str) -> None:
+    demo.server("s:1", "s:2").traffic(deciles, rows=60, restart=50 if what == "restarts" else None)
+    if what == "is replaced":
+        demo.server("s:3").traffic(deciles, rows=40, instance="s:2", end=50)
+        demo.traffic(deciles, rows=40, instance="s:3", start=50)
+    else:
+        demo.traffic(deciles, rows=40, instance="s:2")
+    if what == "is not reached for a while":
+        demo.unscraped("s:2", 35, 50)
+    [(_, psi)] = demo.value("perennial:feature_psi:5m", 60)
+    assert psi < 0.001
+
+
+@pytest.mark.parametrize("window", ["1h", "1d"])
+def test_a_pipeline_is_measured_over_its_own_window_alone(world, deciles, window: str) -> None:
+    world.server().pipeline(window=window).champion().traffic(deciles, rows=100)
+    found = world.values({w: (f"perennial:feature_rows:{w}", 60) for w in ("5m", "1h", "1d")})
+    assert [w for w, samples in found.items() if samples] == [window]
