@@ -66,6 +66,17 @@ def test_out_of_a_rollout_the_champion_takes_all_back_and_stays_champion(rollout
     }
 
 
+def test_a_champion_that_stays_champion_is_watched_on(rollout) -> None:
+    first = promoted(rollout, None)
+    second = promoted(rollout, first)
+    third = rollout.trained.version()
+    deploy.run(rollout.context("deploy", third, second, share=0.5, wait=False))
+    back(rollout)
+    assert names.TAG_RESTORED_AT not in rollout.trained.registry.get(rollout.name, second).tags
+    back(rollout)
+    assert names.TAG_RESTORED_AT in rollout.trained.registry.get(rollout.name, first).tags
+
+
 def test_the_run_whose_challenger_was_taken_back_goes_no_further(rollout) -> None:
     first = promoted(rollout, None)
     second = rollout.trained.version()
@@ -143,21 +154,24 @@ def test_a_pipeline_without_a_champion_has_nothing_to_go_back_to(rollout) -> Non
         plan(rollout.trained.registry, rollout.name)
 
 
-WRITES = ["nothing", "route", "reason", "verdict", "champion", "previous"]
+WRITES = ["nothing", "route", "reason", "verdict", "restored", "champion", "previous"]
 
 
 @pytest.mark.parametrize("to", ["named", "by itself"])
-@pytest.mark.parametrize("writes", range(6), ids=[f"after {write}" for write in WRITES])
+@pytest.mark.parametrize("writes", range(7), ids=[f"after {write}" for write in WRITES])
 def test_killed_between_two_writes_and_done_again_it_ends_the_same(rollout, killed_after, writes: int, to: str) -> None:
     first = promoted(rollout, None)
     second = promoted(rollout, first)
     third = promoted(rollout, second)
     with killed_after(writes):
         back(rollout)
-    assert rollout.trained.registry.route(rollout.name).weights == {second if writes else third: 1.0}
+    registry = rollout.trained.registry
+    assert registry.route(rollout.name).weights == {second if writes else third: 1.0}
+    if registry.champion(rollout.name).version == second:
+        assert names.TAG_RESTORED_AT in registry.get(rollout.name, second).tags, "it must never look newly promoted"
     if to == "named":
         back(rollout, second)
-    elif writes < 5:
+    elif writes < 6:
         back(rollout)
     assert rollout.state() == {
         "aliases": {"champion": second, "previous": first},

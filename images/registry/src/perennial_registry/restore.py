@@ -5,10 +5,10 @@ order that makes each prefix of them a consistent state, which doing it again co
 
     1. route: all traffic to the target        what users feel
     2. tags of the versions that leave         rolled_back, with the reason and who
-    3. alias champion: the target              from here on a challenger that was judged against the old champion is refused
-    4. alias previous: the one before it       so that a second rollback goes further back, and never forth again
-    5. alias challenger removed                while it is there, there is something left to do
-    6. tag restored_at on the target           it is not a new champion: nobody's watch over a promotion begins anew
+    3. tag restored_at on a target that returns   before it is champion: it must never look newly promoted, and be watched as that
+    4. alias champion: the target              from here on a challenger that was judged against the old champion is refused
+    5. alias previous: the one before it       so that a second rollback goes further back, and never forth again
+    6. alias challenger removed                last: while it is there, there is something left to do
 """
 
 from __future__ import annotations
@@ -99,13 +99,13 @@ def restore(registry: Registry, plan: Restoration, actor: str, reason: str) -> R
         registry.tag(name, version, names.TAG_PROMOTED_AT, datetime.now(UTC).isoformat(timespec="milliseconds"))
         registry.tag(name, version, names.TAG_VERDICT, verdicts.PROMOTED)
     if plan.champion is None or plan.champion.version != version:
+        registry.tag(name, version, names.TAG_RESTORED_AT, datetime.now(UTC).isoformat(timespec="milliseconds"))
         registry.set_alias(name, names.ALIAS_CHAMPION, version)
     if plan.previous:
         registry.set_alias(name, names.ALIAS_PREVIOUS, plan.previous.version)
     else:
         registry.delete_alias(name, names.ALIAS_PREVIOUS)
     registry.delete_alias(name, names.ALIAS_CHALLENGER)
-    registry.tag(name, version, names.TAG_RESTORED_AT, datetime.now(UTC).isoformat(timespec="milliseconds"))
     return route
 
 
