@@ -189,6 +189,20 @@ async def test_a_rollback_by_hand_is_on_record_and_pauses_nothing(world: Any) ->
         assert (await client.http.post("/api/v1/pipelines/flights/rollbacks", json={"actor": "ann"})).status_code == 400
 
 
+async def test_a_promotion_by_hand_is_on_record_and_starts_nothing(world: Any) -> None:
+    body = {"reason": "seen enough", "actor": "ann", "to": "4", "before": "3"}
+    path = "/api/v1/pipelines/flights/promotions"
+    async with world.controller() as client:
+        answer = await client.http.post(path, json=body)
+        row = await client.decided(answer.json()["id"], "noted")
+        assert (row["kind"], row["actor"], row["summary"]) == ("promotion", "ann", "seen enough")
+        assert row["payload"] == {"to": "4", "before": "3"}
+        first = {**body, "before": None}
+        assert (await client.http.post(path, json=first)).status_code == 200, "the first champion has none before it"
+        assert (await client.http.post(path, json={**body, "to": ""})).status_code == 400
+    assert client.airflow.posts == []
+
+
 async def test_the_ledger_is_read_page_by_page(world: Any) -> None:
     async with world.controller() as client:
         for place in range(5):

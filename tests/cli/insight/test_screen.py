@@ -151,7 +151,7 @@ def test_every_outcome_has_its_sentence(changes: dict[str, Any], words: str) -> 
     ],
 )
 def test_a_rollback_by_the_platform_is_no_run_and_says_what_came_of_it(changes: dict[str, Any], words: str) -> None:
-    given = {
+    given: dict[str, Any] = {
         "alert": "PerennialRegression",
         "action": "rollback",
         "decision": "rolling_back",

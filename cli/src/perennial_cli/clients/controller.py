@@ -151,8 +151,17 @@ class Controller:
 
     def note_rollback(self, pipeline: str, reason: str, actor: str, to: str, leaving: list[str]) -> None:
         """Put on record that `actor` takes the traffic back to version `to`."""
-        body = {"reason": reason, "actor": actor, "to": to, "leaving": leaving}
-        path = f"/api/v1/pipelines/{pipeline}/rollbacks"
+        self._note(
+            f"/api/v1/pipelines/{pipeline}/rollbacks", {"reason": reason, "actor": actor, "to": to, "leaving": leaving}
+        )
+
+    def note_promotion(self, pipeline: str, reason: str, actor: str, to: str, before: str | None) -> None:
+        """Put on record that `actor` makes version `to` champion; `before` is the champion until now."""
+        self._note(
+            f"/api/v1/pipelines/{pipeline}/promotions", {"reason": reason, "actor": actor, "to": to, "before": before}
+        )
+
+    def _note(self, path: str, body: dict[str, Any]) -> None:
         response = ask(self._client, "POST", path, part="controller", json=body)
         if response.status_code != 200:
             raise refused(response, part="controller")

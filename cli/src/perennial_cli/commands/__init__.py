@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "report": Entry("report", "Write the last days of a pipeline as one page with plots."),
     "approve": Entry("approve", "Approve the challenger that waits for a person."),
     "reject": Entry("reject", "Reject the challenger that waits for a person."),
+    "promote": Entry("promote", "Make a version that passed its gates champion, now."),
     "rollback": Entry("rollback", "Take all of the traffic back, now."),
     "pause": Entry("pause", "Let no alert start a retraining for a while."),
     "resume": Entry("resume", "Let alerts start retrainings again."),

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import getpass
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from perennial_registry.restore import Restoration
-    from perennial_spec.platform import Platform
-
-FOLLOW_SECONDS = 60.0
 
 
 def command(
@@ -41,6 +33,7 @@ def command(
     Needs the registry alone: it works while the controller and Airflow are down. A drift alert that fires may start the next
     retraining: to have time, `perennial pause` it first.
     """
+    from perennial_cli import moving
     from perennial_cli.console import make_console
     from perennial_cli.embedded import connection
     from perennial_registry.registry import Registry
@@ -52,41 +45,15 @@ def command(
         console.print(f"{name}: {planned}", markup=False)
         if planned.is_done or dry_run:
             return
-        _tell_the_ledger(platform, planned, reason, actor)
+        leaving = [version.version for version in planned.leaving]
+        moving.note(platform, lambda ledger: ledger.note_rollback(name, reason, actor, planned.target.version, leaving))
         began = time.monotonic()
         route = restore(registry, planned, actor, reason)
     console.print(f"the route is written (revision {route.revision})")
     if wait:
-        _wait(platform, planned, route.revision, began, console)
-
-
-def _tell_the_ledger(platform: Platform, planned: Restoration, reason: str, actor: str) -> None:
-    """A rollback does not wait for its paperwork: a controller that is away is told of, and nothing more."""
-    from perennial_cli.clients.controller import Controller
-    from perennial_cli.console import make_console
-    from perennial_spec.errors import PerennialError
-
-    leaving = [version.version for version in planned.leaving]
-    try:
-        Controller(platform).note_rollback(planned.name, reason, actor, planned.target.version, leaving)
-    except (PerennialError, OSError) as error:
-        make_console(stderr=True).print(f"the ledger does not know of this: {error}", markup=False)
-
-
-def _wait(platform: Platform, planned: Restoration, revision: int, began: float, console: Console) -> None:
-    from perennial_spec.errors import MonitoringError
-    from perennial_steps.fleet import wait_until_followed
-    from perennial_steps.prometheus import Prometheus
-
-    version = planned.target.version
-    with Prometheus(platform.need("prometheus_url")) as prometheus:
-        there = wait_until_followed(prometheus, planned.name, version, revision, FOLLOW_SECONDS)
-    if there.refused:
-        raise MonitoringError(
-            f"version {version} is refused by {', '.join(sorted(there.refused))}",
-            where="the model server's log",
-            expected="a version that loads and predicts as it did when it was trained",
-            next=f"perennial logs server; or go to another version: perennial rollback {planned.name} --to VERSION",
+        back = f"perennial rollback {name} --to VERSION"
+        moving.wait(
+            platform,
+            moving.Moved(name, planned.target.version, route.revision, began),
+            f"go to another version: {back}",
         )
-    took = time.monotonic() - began
-    console.print(f"all {len(there.servers)} model servers answer with version {version}, {took:.1f} s after the order")

@@ -25,6 +25,7 @@ from perennial_controller.metrics import UNKNOWN
 from perennial_controller.requests import (
     DataRequest,
     PauseRequest,
+    PromotionNote,
     ResumeRequest,
     RollbackNote,
     RunRequest,
@@ -75,6 +76,7 @@ def make_app(controller: Controller) -> Starlette:
             route("/api/v1/pipelines/{name}/pause", pause, "POST"),
             route("/api/v1/pipelines/{name}/resume", resume, "POST"),
             route("/api/v1/pipelines/{name}/rollbacks", note_rollback, "POST"),
+            route("/api/v1/pipelines/{name}/promotions", note_promotion, "POST"),
             route("/api/v1/pause", pause, "POST"),
             route("/api/v1/resume", resume, "POST"),
             route("/api/v1/pauses", list_pauses),
@@ -157,6 +159,13 @@ async def note_rollback(controller: Controller, request: Request) -> Response:
     return JSONResponse({"id": written.id})
 
 
+async def note_promotion(controller: Controller, request: Request) -> Response:
+    """A person is about to make a version champion: on record before it is done."""
+    wanted = await read(request, PromotionNote)
+    written = await _note(controller, request, "promotion", wanted, {"to": wanted.to, "before": wanted.before})
+    return JSONResponse({"id": written.id})
+
+
 async def _order(
     controller: Controller,
     request: Request,
@@ -173,7 +182,7 @@ async def _note(
     controller: Controller,
     request: Request,
     kind: NoteKind,
-    wanted: PauseRequest | ResumeRequest | RollbackNote,
+    wanted: PauseRequest | ResumeRequest | RollbackNote | PromotionNote,
     payload: dict[str, Any],
 ) -> Written:
     name: str = request.path_params.get("name", ALL_PIPELINES)

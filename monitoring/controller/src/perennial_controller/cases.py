@@ -11,11 +11,12 @@ RunKind = Literal["alert", "data", "person", "schedule"]
 """What may start a run."""
 OrderKind = Literal["pause", "resume"]
 """What a person orders of the controller itself."""
-NoteKind = OrderKind | Literal["rollback"]
-"""What is only kept: those orders, and that a person takes the traffic back."""
+_Moves = Literal["rollback", "promotion"]
+NoteKind = OrderKind | _Moves
+"""What is only kept: those orders, and that a person takes the traffic back or makes a version champion."""
 EventKind = RunKind | NoteKind
 ORDERS: tuple[OrderKind, ...] = get_args(OrderKind)
-NOTES: tuple[NoteKind, ...] = (*ORDERS, "rollback")
+NOTES: tuple[NoteKind, ...] = (*ORDERS, *get_args(_Moves))
 ACTION_RETRAIN = "retrain"
 ACTION_ROLLBACK = "rollback"
 

@@ -8,7 +8,7 @@ alert     that asks for a rollback (label `action`): takes the traffic back to t
           for data that this run could not have had.
 person    starts a training run unless one is active.
 data      starts a run of the data DAG unless one is already waiting to start.
-note      something that a person does or orders (a pause, its end, a rollback): it starts nothing, and stays on record.
+note      something that a person does or orders (a pause, its end, a rollback, a promotion): it starts nothing, and stays on record.
 """
 
 from __future__ import annotations

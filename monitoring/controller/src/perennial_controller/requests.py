@@ -53,6 +53,18 @@ class RollbackNote(BaseModel):
     """The versions that are rolled back."""
 
 
+class PromotionNote(BaseModel):
+    """A person makes a version champion, past the controller: it is told, so that the ledger knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    reason: Line
+    actor: Name
+    to: Name
+    """The version that is to be champion."""
+    before: Name | None = None
+    """The champion until now."""
+
+
 def _of_bounded_length(duration: timedelta) -> timedelta:
     if not timedelta(0) < duration <= MAX_PAUSE:
         raise ValueError(f"expected more than 0 and at most {format_duration(MAX_PAUSE)}, as in 2h")

@@ -1,0 +1,209 @@
+"""A version becomes champion: at the end of its rollout, or because a person says so.
+
+First a plan that changes nothing, then its writes, in an order that makes each prefix of them a consistent state, which doing it again
+completes:
+
+    1. route: all traffic to the version       killed here, rollback still knows the old champion
+    2. alias previous: the old champion        so that there is always a way back
+    3. alias champion: the version             the moment of promotion; from here on a repeated attempt only finishes
+    4. tags promoted_at, verdict               for people, for the audit, and for the watch over what is new
+    5. alias challenger removed                last: while it is there, there is something left to do
+
+Of a version that was champion before, promoted_at is written before 3: its verdict does not tell whether this promotion has been recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from perennial_registry import verdicts
+from perennial_registry.registry import ModelVersion, Registry
+from perennial_spec import names
+from perennial_spec.errors import RegistryError
+from perennial_spec.route import Route, split
+from perennial_spec.units import format_share
+
+log = logging.getLogger(__name__)
+
+PASSED = frozenset({verdicts.PASSED, verdicts.PROMOTED})
+"""Verdicts of versions that have passed their gates, and that nobody has taken back."""
+_REASON_LENGTH = 500
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What is to be done, found out and not done."""
+
+    name: str
+    target: ModelVersion
+    """The version that is to be champion."""
+    route: Route
+    """As it is now."""
+    champion: ModelVersion | None
+    """The champion until now."""
+    challenger: ModelVersion | None
+    """The version that is challenger no longer: the target, or one that is left without traffic."""
+
+    @property
+    def is_champion(self) -> bool:
+        """The target is it already: an earlier attempt got this far."""
+        return self.champion is not None and self.champion.version == self.target.version
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing is left to do."""
+        return (
+            self.is_champion
+            and self.challenger is None
+            and self.route.live == (self.target.version,)
+            and self.target.tags.get(names.TAG_VERDICT) == verdicts.PROMOTED
+        )
+
+    def __str__(self) -> str:
+        version = self.target.version
+        if self.is_done:
+            return f"version {version} is champion and has all of the traffic already"
+        champion = self.champion.version if self.champion else "none"
+        return f"{split(self.route)} -> {version}: {format_share(1.0)}; champion: {champion} -> {version}"
+
+
+def plan(
+    registry: Registry, name: str, version: str | None = None, *, signed: bool = False, force: bool = False
+) -> Promotion:
+    """Which version becomes champion, and what that means.
+
+    Args:
+        registry: where the pipeline's versions are.
+        name: the pipeline.
+        version: one that has passed its gates; when None, the challenger, else the newest that passed since the champion.
+        signed: one that was never champion must carry a person's approval (`deployment.approval: required`).
+        force: `version` may also be one that failed its gates, was not judged, was rolled back or not approved.
+
+    Raises:
+        RegistryError: no version waits to be promoted, or `version` may not be; the registry is away.
+    """
+    versions = registry.versions(name)
+    champion, challenger = _with_alias(versions, names.ALIAS_CHAMPION), _with_alias(versions, names.ALIAS_CHALLENGER)
+    found = _named(registry, versions, name, version) if version else challenger or _newest(versions, champion)
+    if found is None:
+        raise RegistryError(
+            f"no version of {name} waits to be promoted"
+            + (f": version {champion.version} is champion, and none has passed its gates since" if champion else ""),
+            where=f"{registry.rest.url}/#/models/{name}",
+            expected=f"a version with the alias {names.ALIAS_CHALLENGER}, or a newer one that is {verdicts.PASSED}",
+            next=f"train one: perennial run {name}; or name one with --version",
+        )
+    if not force:
+        _need_passed(registry, versions, found)
+        if signed:
+            _need_approved(registry, found)
+    return Promotion(name, found, registry.route(name), champion, challenger)
+
+
+def promote(registry: Registry, plan: Promotion, actor: str, reason: str = "") -> Route:
+    """Do what the plan says; the route that is in force then.
+
+    Args:
+        registry: the one that the plan was made with.
+        plan: of a moment ago.
+        actor: the run key, or the person.
+        reason: kept with the version, if there is one.
+
+    Raises:
+        RegistryError: the registry is away, or somebody else changed the route meanwhile. Plan again, and do it again.
+    """
+    name, version = plan.name, plan.target.version
+    route = plan.route.moved_to({version: 1.0}, actor)
+    if route is not plan.route:
+        log.info("route %s -> %s (revision %d)", split(plan.route), split(route), route.revision)
+        registry.write_route(name, route)
+    promoted_before = plan.target.tags.get(names.TAG_VERDICT) == verdicts.PROMOTED
+    if promoted_before and not plan.is_champion:
+        _record(registry, plan, actor, reason)
+    if not plan.is_champion:
+        if plan.champion:
+            registry.set_alias(name, names.ALIAS_PREVIOUS, plan.champion.version)
+        registry.set_alias(name, names.ALIAS_CHAMPION, version)
+    if not promoted_before:
+        _record(registry, plan, actor, reason)
+        registry.tag(name, version, names.TAG_VERDICT, verdicts.PROMOTED)
+    if plan.challenger:
+        registry.delete_alias(name, names.ALIAS_CHALLENGER)
+    return route
+
+
+def _record(registry: Registry, plan: Promotion, actor: str, reason: str) -> None:
+    name, version = plan.name, plan.target.version
+    if reason:
+        registry.tag(name, version, names.TAG_VERDICT_REASON, f"{actor}: {reason}"[:_REASON_LENGTH])
+    registry.tag(name, version, names.TAG_PROMOTED_AT, datetime.now(UTC).isoformat(timespec="milliseconds"))
+
+
+def _with_alias(versions: list[ModelVersion], alias: str) -> ModelVersion | None:
+    return next((version for version in versions if alias in version.aliases), None)
+
+
+def _newest(versions: list[ModelVersion], champion: ModelVersion | None) -> ModelVersion | None:
+    """The newest that passed its gates after the champion was registered."""
+    since = champion.number if champion else 0
+    passed = [v for v in versions if v.tags.get(names.TAG_VERDICT) == verdicts.PASSED and v.number > since]
+    return max(passed, key=lambda version: version.number, default=None)
+
+
+def _named(registry: Registry, versions: list[ModelVersion], name: str, wanted: str) -> ModelVersion:
+    found = next((version for version in versions if version.version == wanted), None)
+    if found is None:
+        raise RegistryError(
+            f"{name} has no version {wanted!r}",
+            where=registry.rest.url,
+            expected=f"one of {_numbers(versions) or 'none: no version was trained yet'}",
+        )
+    return found
+
+
+def _need_passed(registry: Registry, versions: list[ModelVersion], wanted: ModelVersion) -> None:
+    verdict = wanted.tags.get(names.TAG_VERDICT, "")
+    if verdict in PASSED:
+        return
+    why = wanted.tags.get(names.TAG_VERDICT_REASON)
+    good = [version for version in versions if version.tags.get(names.TAG_VERDICT) in PASSED]
+    raise RegistryError(
+        f"version {wanted.version} of {wanted.name} {_WORDS.get(verdict, 'was not judged by its gates')}"
+        + (f" ({why})" if why else ""),
+        where=_page(registry, wanted),
+        expected=f"a version that passed its gates: {_numbers(good) or 'there is none'}",
+        next="with --force it is promoted all the same",
+    )
+
+
+def _need_approved(registry: Registry, wanted: ModelVersion) -> None:
+    if wanted.tags.get(names.TAG_VERDICT) == verdicts.PROMOTED or _is_approved(wanted):
+        return
+    raise RegistryError(
+        f"nobody has approved version {wanted.version} of {wanted.name}",
+        where=_page(registry, wanted),
+        expected=f"an approval in tag {names.TAG_SIGN_OFF}, because the pipeline's deployment.approval is required",
+        next=f"perennial approve {wanted.name}; with --force it is promoted all the same",
+    )
+
+
+def _is_approved(version: ModelVersion) -> bool:
+    try:
+        found = json.loads(version.tags.get(names.TAG_SIGN_OFF, "{}"))
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("answer") == "approved"
+
+
+def _page(registry: Registry, version: ModelVersion) -> str:
+    return f"{registry.rest.url}/#/models/{version.name}/versions/{version.version}"
+
+
+_WORDS = {verdicts.REJECTED: "was rejected", verdicts.ROLLED_BACK: "was rolled back"}
+
+
+def _numbers(versions: list[ModelVersion]) -> str:
+    return ", ".join(version.version for version in versions)
