@@ -12,6 +12,8 @@ from perennial_spec.errors import MonitoringError, PerennialError
 from perennial_spec.platform import Platform
 
 FOLLOW_SECONDS = 60.0
+NOTE_SECONDS = 1.0
+"""The traffic waits for the ledger no longer than this."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,9 @@ class Moved:
 
 
 def note(platform: Platform, tell: Callable[[Controller], None]) -> None:
-    """Tell the ledger. The traffic does not wait for its paperwork: a controller that is away is told of, and nothing more."""
+    """Tell the ledger. The traffic does not wait for its paperwork: a controller that is away or slow is told of, and nothing more."""
     try:
-        tell(Controller(platform))
+        tell(Controller(platform, NOTE_SECONDS))
     except (PerennialError, OSError) as error:
         make_console(stderr=True).print(f"the ledger does not know of this: {error}", markup=False)
 

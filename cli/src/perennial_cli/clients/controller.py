@@ -112,16 +112,20 @@ def warnings(url: str, seconds: float = 2.0) -> list[str]:
 
 
 class Controller:
-    """The controller's JSON interface, as the token in `PERENNIAL_TOKEN_FILE` allows."""
+    """The controller's JSON interface, as the token in `PERENNIAL_TOKEN_FILE` allows.
 
-    def __init__(self, platform: Platform) -> None:
+    Args:
+        seconds: for each answer.
+    """
+
+    def __init__(self, platform: Platform, seconds: float = TIMEOUT_SECONDS) -> None:
         import httpx
 
         token = Path(platform.need("token_file")).read_text().strip()
         self._client = httpx.Client(
             base_url=platform.need("controller_url"),
             headers={"Authorization": f"Bearer {token}"},
-            timeout=TIMEOUT_SECONDS,
+            timeout=seconds,
         )
 
     def close(self) -> None:

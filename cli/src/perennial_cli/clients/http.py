@@ -27,7 +27,9 @@ def ask(
     try:
         response = client.request(method, path, **options)
     except httpx.TimeoutException:
-        raise PlatformError(f"no answer within {TIMEOUT_SECONDS:g} s", where=where, next="perennial status") from None
+        raise PlatformError(
+            f"no answer within {client.timeout.read:g} s", where=where, next="perennial status"
+        ) from None
     except httpx.TransportError as error:
         raise PlatformError(
             f"cannot be reached: {error}", where=where, next="perennial status; start it with: perennial up"
