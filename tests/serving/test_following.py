@@ -299,6 +299,70 @@ def test_a_version_that_left_the_route_stays_for_its_grace_and_then_goes(
     assert server.http.get("/").json()["pipelines"][0]["loaded"] == [new]
 
 
+class NotLoaded(Exception):
+    pass
+
+
+def load_nothing(*_: object) -> None:
+    raise NotLoaded
+
+
+def loaded(server: Any) -> list[str]:
+    found: list[str] = server.http.get("/").json()["pipelines"][0]["loaded"]
+    return found
+
+
+def previous(pipeline: Any, version: str) -> None:
+    alias = {"name": pipeline.name, "alias": names.ALIAS_PREVIOUS, "version": version}
+    pipeline.mlflow.post("registered-models/alias", **alias)
+
+
+def test_the_version_that_a_rollback_goes_back_to_stands_by_and_is_not_loaded_again(
+    pipeline: Any, bundles: Any, serve: Any, row: Any, wait: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = pipeline.register(bundles["one"]), pipeline.register(bundles["two"])
+    pipeline.route({old: 1.0})
+    server = serve(pipeline, grace_seconds=0.0)
+    before = server.invoke([row], pipeline.name).json()["predictions"]
+    previous(pipeline, old)
+    pipeline.route({new: 1.0})
+    server.until_revision(pipeline)
+    wait(lambda: loaded(server) == [new], 30)
+    assert f'{names.MODEL_LOADED}{{pipeline="{pipeline.name}",version="{old}"}}' not in server.metrics()
+    monkeypatch.setattr(server.parts.follower, "_fetch_and_load", load_nothing)
+    pipeline.route({old: 1.0})
+    server.until_revision(pipeline)
+    answer = server.invoke([row], pipeline.name).json()
+    assert (answer["version"], answer["predictions"]) == ([old], before)
+    assert server.counters(pipeline.name, old).rows == 1, "it begins anew, as a version that is loaded"
+
+
+def test_it_stands_by_after_a_start_too_and_only_as_long_as_it_is_the_one(
+    pipeline: Any, bundles: Any, serve: Any, wait: Any
+) -> None:
+    first, second, third = (pipeline.register(bundles[name]) for name in ("one", "two", "one"))
+    pipeline.route({third: 1.0})
+    previous(pipeline, second)
+    server = serve(pipeline, grace_seconds=0.0)
+    standby = server.parts.follower._standby
+    wait(lambda: (pipeline.name, second) in standby, 30)
+    wait(lambda: loaded(server) == [third], 10)
+    previous(pipeline, first)
+    wait(lambda: (pipeline.name, first) in standby, 30)
+    assert (pipeline.name, second) not in standby
+
+
+def test_without_standby_it_is_unloaded_like_any_other(pipeline: Any, bundles: Any, serve: Any, wait: Any) -> None:
+    old, new = pipeline.register(bundles["one"]), pipeline.register(bundles["two"])
+    pipeline.route({old: 1.0})
+    server = serve(pipeline, grace_seconds=0.0, standby=False)
+    previous(pipeline, old)
+    pipeline.route({new: 1.0})
+    server.until_revision(pipeline)
+    wait(lambda: loaded(server) == [new], 30)
+    assert (pipeline.name, old) not in server.parts.follower._standby
+
+
 def test_a_version_with_weight_0_is_loaded_before_it_takes_traffic(
     pipeline: Any, bundles: Any, serve: Any, row: Any, wait: Any
 ) -> None:

@@ -262,6 +262,23 @@ def test_a_process_ends_when_its_version_is_unloaded(
     assert server.invoke([ROW], pipeline.name).json()["version"] == [new]
 
 
+def test_a_process_stands_by_as_long_as_a_rollback_would_go_back_to_it(
+    pipeline: Any, bundles: Any, serve: Any, slow: Register, wait: Any
+) -> None:
+    old, new = slow(pipeline), pipeline.register(bundles["numbers"])
+    pipeline.route({old: 1.0})
+    server = serve(pipeline, grace_seconds=0.0)
+    process = pid(server, old)
+    alias = {"name": pipeline.name, "alias": names.ALIAS_PREVIOUS}
+    pipeline.mlflow.post("registered-models/alias", **alias, version=old)
+    pipeline.route({new: 1.0})
+    server.until_revision(pipeline)
+    wait(lambda: (pipeline.name, old) in server.parts.follower._standby, 20)
+    assert not gone(process)
+    pipeline.mlflow.post("registered-models/alias", **alias, version=new)
+    wait(lambda: gone(process), 20)
+
+
 def test_a_start_that_waits_for_its_process_ends_with_the_server(
     pipeline: Any, slow: Register, serve: Any, wait: Any
 ) -> None:

@@ -4,6 +4,8 @@
 
 A poll that brings nothing new ends there: nothing is settled until a route, a loader or a clock asks for it.
 
+The version that a rollback goes back to is kept loaded without traffic (`standby`).
+
 A route takes effect only when every version that takes traffic in it is loaded; until then, and for as long as one is refused, the
 route before stays in force. With the registry away the last route holds, also over a restart. A model whose route tag vanishes is held too:
 to stop serving, give it a route without weights.
@@ -30,11 +32,11 @@ from perennial_serving.refusals import sentence
 from perennial_serving.registered import created, note_tags
 from perennial_serving.registry import Listing, Registry
 from perennial_serving.settings import Settings
+from perennial_serving.standby import Key, Standby
 from perennial_spec.errors import PerennialError, RegistryError
 from perennial_spec.route import Route
 
 log = logging.getLogger(__name__)
-Key = tuple[str, str]
 _MAX_RETRY_SECONDS = 60.0
 _STOP_SECONDS = 2.0
 
@@ -69,6 +71,7 @@ class Follower:
         """Those among them that could not be fetched."""
         self._left: dict[Key, float] = {}
         """When a version left the route."""
+        self._standby = Standby()
         self._settle_at = -math.inf
         """When there is something to settle, if nothing happens before."""
         self._said: dict[str, str] = {}
@@ -179,6 +182,7 @@ class Follower:
         missing = [version for version in listing.route.live if (name, version) not in self._loaded]
         if not missing:
             self._put_in_force(name, listing, listing.route)
+            self._load_standby(name, listing)
             return ""
         reason = self._reason(name, missing[0])
         if name not in self._fleet.served:
@@ -187,6 +191,16 @@ class Follower:
             self._say(name, f"route {listing.route.revision} is not put in force: {reason}; the route before holds")
         return ""
 
+    def _load_standby(self, name: str, listing: Listing) -> None:
+        """Only when nothing that takes traffic waits to be loaded."""
+        kept = self._kept(listing)
+        if kept and (name, kept) not in self._standby:
+            self._load(name, kept)
+
+    def _kept(self, listing: Listing) -> str | None:
+        """The version that is kept on standby, if any."""
+        return listing.previous if self._settings.standby else None
+
     def _reason(self, name: str, version: str) -> str:
         refused = self._fleet.refused.get((name, version))
         return f"version {version} is refused: {refused}" if refused else f"version {version} is loading"
@@ -194,6 +208,9 @@ class Follower:
     def _load(self, name: str, version: str) -> None:
         key = (name, version)
         if key in self._loaded or key in self._loading:
+            return
+        if ready := self._standby.take(key):
+            self._loaded[key] = self._counted(ready)
             return
         if time.monotonic() < (retry_at := self._retry.get(key, (0.0, 0.0))[0]):
             self._settle_at = min(self._settle_at, retry_at)
@@ -216,6 +233,9 @@ class Follower:
                 self._cache.forget(folder)
                 raise
         self._uris[key] = uri
+        return self._counted(model)
+
+    def _counted(self, model: LoadedModel) -> LoadedModel:
         return model if self._counting is None else self._counting(model)
 
     def _fetch(self, uri: str, folder: Path) -> None:
@@ -241,26 +261,32 @@ class Follower:
         log.info("version %s of %s is loaded", key[1], key[0])
 
     def _put_in_force(self, name: str, listing: Listing, route: Route) -> None:
-        gone = self._let_go(name, set(_versions(route)))
+        gone = self._let_go(name, set(_versions(route)), self._kept(listing))
         models = {version: model for (owner, version), model in self._loaded.items() if owner == name}
         before = self._fleet.served.get(name)
         now = Served(name, route, models, listing.champion)
-        if before is not None and (before.route, before.champion, before.models) == (route, listing.champion, models):
-            return
-        self._fleet.served = {**self._fleet.served, name: now}
+        same = before is not None and (before.route, before.champion, before.models) == (route, now.champion, models)
+        if not same:
+            self._fleet.served = {**self._fleet.served, name: now}
         for model in gone:  # which no request can choose any more
             if model.process is not None:
                 self.processes.end(model.process)
+        if same:
+            return
         self._said.pop(name, None)
         if before is None or before.route != route:
             shares = ", ".join(f"{version}: {weight:.0%}" for version, weight in route.weights.items())
             log.info("route %d of %s is in force: %s", route.revision, name, shares or "no version")
         uris = {version: self._uris[name, version] for version in _versions(route) if version in models}
         self._cache.save(SavedRoute(pipeline=name, route=route, champion=listing.champion, bundles=uris))
-        self._cache.trim(name, {model.folder for model in models.values()})
+        self._cache.trim(name, {model.folder for model in models.values()} | self._standby.folders(name))
 
-    def _let_go(self, name: str, wanted: set[str]) -> list[LoadedModel]:
-        """Unload versions whose grace is over, and forget refusals that nobody waits for. Those that were unloaded."""
+    def _let_go(self, name: str, wanted: set[str], kept: str | None) -> list[LoadedModel]:
+        """Unload versions whose grace is over, and forget refusals that nobody waits for. Those that were unloaded.
+
+        Args:
+            kept: goes on standby instead.
+        """
         now, unloaded = time.monotonic(), []
         for key in [key for key in self._loaded if key[0] == name]:
             if key[1] in wanted:
@@ -269,10 +295,17 @@ class Follower:
             until = self._left.setdefault(key, now) + self._settings.grace_seconds
             if now >= until:
                 del self._left[key]
-                unloaded.append(self._loaded.pop(key))
-                log.info("version %s of %s is unloaded", key[1], name)
+                model = self._loaded.pop(key)
+                if key[1] == kept:
+                    self._standby.keep(model)
+                    log.info("version %s of %s is on standby", key[1], name)
+                else:
+                    unloaded.append(model)
             else:
                 self._settle_at = min(self._settle_at, until)
+        unloaded += self._standby.let_go(name, but=kept)
+        for model in unloaded:
+            log.info("version %s of %s is unloaded", model.version, name)
         gone = [key for key in self._fleet.refused if key[0] == name and key[1] not in wanted]
         if gone:
             self._fleet.refused = {key: why for key, why in self._fleet.refused.items() if key not in gone}

@@ -59,6 +59,8 @@ class Listing:
     """None: the tag cannot be understood, and `fault` says why."""
     champion: str | None
     fault: str = ""
+    previous: str | None = None
+    """The version that a rollback goes back to."""
 
 
 @dataclass(frozen=True)
@@ -287,4 +289,5 @@ def _listing(model: dict[str, Any]) -> Listing:
         return Listing(name, None, champion, f"the route is not understood: {error.errors()[0]['msg'][:_MAX_FAULT]}")
     if wrong := [v for v in (*route.weights, *route.shadow) if not SAFE_VERSION.fullmatch(v)]:
         return Listing(name, None, champion, f"the route names version {wrong[0][:40]!r}, which is not a number")
-    return Listing(name, route, champion)
+    previous = aliases.get(names.ALIAS_PREVIOUS, "")
+    return Listing(name, route, champion, previous=previous if SAFE_VERSION.fullmatch(previous) else None)

@@ -62,8 +62,9 @@ class Settings:
     pipelines: tuple[str, ...] = ()
     """Serve only these (comma separated); empty: every registered model that has a route."""
 
-    poll_seconds: float = 4.0
-    """Time between two looks at the registry. With the jitter it is shorter than the 5 seconds after which MLflow closes a connection."""
+    poll_seconds: float = 1.5
+    """Time between two looks at the registry: most of what a rollback takes. With the jitter it is shorter than the 5 seconds after which
+    MLflow closes a connection."""
     poll_jitter: float = 0.2
     """At random, up to this share of `poll_seconds` is added, so that replicas do not ask in step."""
     poll_max_seconds: float = 30.0
@@ -73,7 +74,10 @@ class Settings:
     retry_seconds: float = 2.0
     """First wait after a version failed to load, or could not be fetched; doubles up to a minute."""
     grace_seconds: float = 60.0
-    """A version that left the route stays loaded this long, so that going back is instant."""
+    """A version that left the route stays loaded and can be asked this long."""
+    standby: bool = True
+    """The version that a rollback goes back to (alias `previous`) stays loaded after that, so that going back takes no time; it needs the
+    memory of one more version per pipeline."""
     load_timeout_seconds: float = 120.0
     """A version whose loading and checking takes longer is refused; one whose fetching does is fetched again later."""
     cache_bundles: int = 6
