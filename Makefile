@@ -54,6 +54,7 @@ bench: install ## Run the benchmarks; results in bench/results.md
 	python bench/loop.py
 	python -m bench.serving
 	python -m bench.monitoring
+	python -m bench.rollback
 	python -m bench.drift
 	python -m bench.quality
 

@@ -37,9 +37,9 @@ class Weight:
 
 
 class Process:
-    """Runs `command` pinned to `core`, in a session of its own; what it says goes to `log`."""
+    """Runs `command` pinned to `core`, or to several as in `0,1`, in a session of its own; what it says goes to `log`."""
 
-    def __init__(self, command: Sequence[str], log: Path, core: int, environment: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], log: Path, core: int | str, environment: Mapping[str, str]) -> None:
         self._log = log
         known = {name: value for name, value in os.environ.items() if not name.startswith(("PERENNIAL_", "MLFLOW_"))}
         with log.open("ab") as out:

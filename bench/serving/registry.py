@@ -19,15 +19,15 @@ from perennial_spec.route import Route
 class Registry:
     """MLflow in a process, on the core of the load, with a `Front` before it: it is another machine's work in reality.
 
-    `url` is what servers follow.
+    `url` is what servers follow, `mlflow_url` MLflow itself.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workers: int = 1, core: int | str = LOAD_CORE) -> None:
         folder.mkdir(parents=True)
         port = free_port()
-        self._mlflow = f"http://127.0.0.1:{port}"
-        self._http = httpx.Client(base_url=f"{self._mlflow}/api/2.0/", timeout=30)
-        self._front = Front(self._mlflow)
+        self.mlflow_url = f"http://127.0.0.1:{port}"
+        self._http = httpx.Client(base_url=f"{self.mlflow_url}/api/2.0/", timeout=30)
+        self._front = Front(self.mlflow_url)
         self.url = self._front.url
         self._revision = 0
         command = [
@@ -36,7 +36,7 @@ class Registry:
             "mlflow",
             "server",
             "--workers",
-            "1",
+            str(workers),
             "--host",
             "127.0.0.1",
             "--port",
@@ -49,7 +49,7 @@ class Registry:
             f"{folder}/artifacts",
         ]
         environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        self._process = Process(command, folder / "mlflow.log", LOAD_CORE, environment)
+        self._process = Process(command, folder / "mlflow.log", core, environment)
         try:
             self._process.until(self._answers, "the registry")
         except BaseException:
@@ -78,6 +78,10 @@ class Registry:
         self._front.forget()
         return self._revision
 
+    def cpu_seconds(self) -> float:
+        """CPU time that MLflow has used."""
+        return self._process.cpu_seconds()
+
     def stop(self) -> None:
         self._front.stop()
         self._http.close()
@@ -85,7 +89,7 @@ class Registry:
 
     def _answers(self) -> bool:
         with suppress(httpx.HTTPError):
-            return httpx.get(f"{self._mlflow}/health", timeout=5).status_code == 200
+            return httpx.get(f"{self.mlflow_url}/health", timeout=5).status_code == 200
         return False
 
     def _post(self, path: str, **body: Any) -> dict[str, Any]:
