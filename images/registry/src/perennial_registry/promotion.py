@@ -15,22 +15,18 @@ Of a version that was champion before, promoted_at is written before 3: its verd
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from perennial_registry import verdicts
-from perennial_registry.registry import ModelVersion, Registry
+from perennial_registry.registry import ModelVersion, Registry, with_alias
 from perennial_spec import names
 from perennial_spec.errors import RegistryError
 from perennial_spec.route import Route, split
 from perennial_spec.units import format_share
 
-log = logging.getLogger(__name__)
-
 PASSED = frozenset({verdicts.PASSED, verdicts.PROMOTED})
 """Verdicts of versions that have passed their gates, and that nobody has taken back."""
-_REASON_LENGTH = 500
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def plan(
         RegistryError: no version waits to be promoted, or `version` may not be; the registry is away.
     """
     versions = registry.versions(name)
-    champion, challenger = _with_alias(versions, names.ALIAS_CHAMPION), _with_alias(versions, names.ALIAS_CHALLENGER)
+    champion, challenger = with_alias(versions, names.ALIAS_CHAMPION), with_alias(versions, names.ALIAS_CHALLENGER)
     found = _named(registry, versions, name, version) if version else challenger or _newest(versions, champion)
     if found is None:
         raise RegistryError(
@@ -116,10 +112,7 @@ def promote(registry: Registry, plan: Promotion, actor: str, reason: str = "") -
         RegistryError: the registry is away, or somebody else changed the route meanwhile. Plan again, and do it again.
     """
     name, version = plan.name, plan.target.version
-    route = plan.route.moved_to({version: 1.0}, actor)
-    if route is not plan.route:
-        log.info("route %s -> %s (revision %d)", split(plan.route), split(route), route.revision)
-        registry.write_route(name, route)
+    route = registry.move(name, plan.route, {version: 1.0}, actor)
     promoted_before = plan.target.tags.get(names.TAG_VERDICT) == verdicts.PROMOTED
     if promoted_before and not plan.is_champion:
         _record(registry, plan, actor, reason)
@@ -138,12 +131,8 @@ def promote(registry: Registry, plan: Promotion, actor: str, reason: str = "") -
 def _record(registry: Registry, plan: Promotion, actor: str, reason: str) -> None:
     name, version = plan.name, plan.target.version
     if reason:
-        registry.tag(name, version, names.TAG_VERDICT_REASON, f"{actor}: {reason}"[:_REASON_LENGTH])
+        registry.tag(name, version, names.TAG_VERDICT_REASON, verdicts.reason_of(actor, reason))
     registry.tag(name, version, names.TAG_PROMOTED_AT, datetime.now(UTC).isoformat(timespec="milliseconds"))
-
-
-def _with_alias(versions: list[ModelVersion], alias: str) -> ModelVersion | None:
-    return next((version for version in versions if alias in version.aliases), None)
 
 
 def _newest(versions: list[ModelVersion], champion: ModelVersion | None) -> ModelVersion | None:

@@ -6,7 +6,8 @@ without a further effect. See `perennial_spec.names` for tags and aliases.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +21,9 @@ from perennial_registry.bundle_download import download_folder
 from perennial_registry.mlflow_rest import ALREADY_EXISTS, NOT_FOUND, ApiError, MlflowRest, Patience
 from perennial_spec import names
 from perennial_spec.errors import RegistryError
-from perennial_spec.route import Route
+from perennial_spec.route import Route, split
+
+log = logging.getLogger(__name__)
 
 _PAGE = 1000
 
@@ -41,6 +44,11 @@ class ModelVersion:
     def number(self) -> int:
         """The version as a number: versions are ordered by it."""
         return int(self.version)
+
+
+def with_alias(versions: Iterable[ModelVersion], alias: str) -> ModelVersion | None:
+    """The one of these versions that has `alias`, or None."""
+    return next((version for version in versions if alias in version.aliases), None)
 
 
 class Registry:
@@ -185,6 +193,25 @@ class Registry:
         if written != route:
             raise self._changed(name, written, route)
         return written
+
+    def move(self, name: str, current: Route, weights: Mapping[str, float], by: str) -> Route:
+        """Give each version its weight. The route in force then: `current` where it says so already, and nothing is written.
+
+        Args:
+            name: the pipeline.
+            current: its route, as it was read a moment ago.
+            weights: by version; their sum is 1, or there are none.
+            by: the run key, or the person.
+
+        Raises:
+            RegistryError: somebody else changed the route in the meantime.
+        """
+        route = current.moved_to(weights, by)
+        if route is current:
+            log.info("the route is already %s (revision %d)", split(route), route.revision)
+            return route
+        log.info("route %s -> %s (revision %d)", split(current), split(route), route.revision)
+        return self.write_route(name, route)
 
     # -- bundle --
 

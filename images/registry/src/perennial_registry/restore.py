@@ -13,20 +13,15 @@ order that makes each prefix of them a consistent state, which doing it again co
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from perennial_registry import verdicts
-from perennial_registry.registry import ModelVersion, Registry
+from perennial_registry.registry import ModelVersion, Registry, with_alias
 from perennial_spec import names
 from perennial_spec.errors import RegistryError
 from perennial_spec.route import Route, split
 from perennial_spec.units import format_share
-
-log = logging.getLogger(__name__)
-
-_REASON_LENGTH = 500
 
 
 @dataclass(frozen=True)
@@ -73,11 +68,14 @@ def plan(registry: Registry, name: str, to: str | None = None, *, force: bool = 
     """
     versions = {version.version: version for version in registry.versions(name)}
     route = registry.route(name)
-    champion, challenger = _with_alias(versions, names.ALIAS_CHAMPION), _with_alias(versions, names.ALIAS_CHALLENGER)
+    champion, challenger = (
+        with_alias(versions.values(), names.ALIAS_CHAMPION),
+        with_alias(versions.values(), names.ALIAS_CHALLENGER),
+    )
     target = _named(registry, versions, name, to, force) if to else _natural(registry, versions, name, route)
     gone = [version for version in (champion, challenger) if version and version.version != target.version]
     before = _before(versions, target, exclude={version.version for version in gone})
-    stand = champion == target and _with_alias(versions, names.ALIAS_PREVIOUS) == before
+    stand = champion == target and with_alias(versions.values(), names.ALIAS_PREVIOUS) == before
     return Restoration(name, target, route, tuple(gone), before, champion, stand)
 
 
@@ -88,12 +86,9 @@ def restore(registry: Registry, plan: Restoration, actor: str, reason: str) -> R
         RegistryError: the registry is away, or somebody else changed the route meanwhile. Plan again, and do it again.
     """
     name, version = plan.name, plan.target.version
-    route = plan.route.moved_to({version: 1.0}, actor)
-    if route is not plan.route:
-        log.info("route %s -> %s (revision %d)", split(plan.route), split(route), route.revision)
-        registry.write_route(name, route)
+    route = registry.move(name, plan.route, {version: 1.0}, actor)
     for left in plan.leaving:
-        registry.tag(name, left.version, names.TAG_VERDICT_REASON, f"{actor}: {reason}"[:_REASON_LENGTH])
+        registry.tag(name, left.version, names.TAG_VERDICT_REASON, verdicts.reason_of(actor, reason))
         registry.tag(name, left.version, names.TAG_VERDICT, verdicts.ROLLED_BACK)
     if plan.target.tags.get(names.TAG_VERDICT) != verdicts.PROMOTED:  # by force
         registry.tag(name, version, names.TAG_PROMOTED_AT, datetime.now(UTC).isoformat(timespec="milliseconds"))
@@ -109,16 +104,12 @@ def restore(registry: Registry, plan: Restoration, actor: str, reason: str) -> R
     return route
 
 
-def _with_alias(versions: dict[str, ModelVersion], alias: str) -> ModelVersion | None:
-    return next((version for version in versions.values() if alias in version.aliases), None)
-
-
 def _natural(registry: Registry, versions: dict[str, ModelVersion], name: str, route: Route) -> ModelVersion:
-    champion = _with_alias(versions, names.ALIAS_CHAMPION)
-    previous = _with_alias(versions, names.ALIAS_PREVIOUS)
+    champion = with_alias(versions.values(), names.ALIAS_CHAMPION)
+    previous = with_alias(versions.values(), names.ALIAS_PREVIOUS)
     if previous and route.live == (previous.version,):  # a rollback that was begun: it is finished, not turned round
         return previous
-    if champion and (route.live != (champion.version,) or _with_alias(versions, names.ALIAS_CHALLENGER)):
+    if champion and (route.live != (champion.version,) or with_alias(versions.values(), names.ALIAS_CHALLENGER)):
         return champion
     if previous is None:
         raise RegistryError(

@@ -10,7 +10,7 @@ import logging
 from perennial_registry.registry import Registry
 from perennial_spec import names
 from perennial_spec.errors import ContractError, PlatformError
-from perennial_spec.route import Route, split
+from perennial_spec.route import Route
 from perennial_spec.units import format_share, parse_duration
 from perennial_steps.challenger import Contest, contest, flag, no, share_of, weights
 from perennial_steps.context import Outcome, StepContext
@@ -84,13 +84,7 @@ def _write(context: StepContext, registry: Registry, state: Contest, share: floa
     wanted = weights(state, share)
     if not state.is_won and names.ALIAS_CHALLENGER not in state.challenger.aliases:
         registry.set_alias(name, names.ALIAS_CHALLENGER, state.challenger.version)
-    current = registry.route(name)
-    route = current.moved_to(wanted, context.request.run_key)
-    if route is current:
-        log.info("the route is already %s (revision %d)", split(route), route.revision)
-        return route
-    log.info("route %s -> %s (revision %d)", split(current), split(route), route.revision)
-    return registry.write_route(name, route)
+    return registry.move(name, registry.route(name), wanted, context.request.run_key)
 
 
 def _undone(context: StepContext, registry: Registry, before: Route, version: str, refused: frozenset[str]) -> Outcome:
@@ -98,9 +92,6 @@ def _undone(context: StepContext, registry: Registry, before: Route, version: st
     name = context.pipeline.name
     champion = registry.champion(name)
     target = {champion.version: 1.0} if champion else {} if version in before.weights else before.weights
-    current = registry.route(name)
-    back = current.moved_to(target, context.request.run_key)
-    if back is not current:
-        registry.write_route(name, back)
+    registry.move(name, registry.route(name), target, context.request.run_key)
     where = ", ".join(sorted(refused))
     return no(f"the model servers refuse version {version} ({where}): see their log; the route is as before", version)

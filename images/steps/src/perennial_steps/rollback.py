@@ -11,12 +11,10 @@ import logging
 from perennial_registry import verdicts
 from perennial_registry.registry import ModelVersion, Registry
 from perennial_spec import names
-from perennial_spec.route import Route, split
+from perennial_spec.route import Route
 from perennial_steps.context import Outcome, StepContext
 
 log = logging.getLogger(__name__)
-
-_REASON_LENGTH = 500
 
 
 def run(context: StepContext) -> Outcome:
@@ -30,10 +28,7 @@ def run(context: StepContext) -> Outcome:
         champion = registry.champion(name)
         challenger = _challenger(context, registry)
         current = registry.route(name)
-        route = current.moved_to(_target(current, champion, challenger), context.request.run_key)
-        if route is not current:
-            log.info("route %s -> %s (revision %d)", split(current), split(route), route.revision)
-            registry.write_route(name, route)
+        route = registry.move(name, current, _target(current, champion, challenger), context.request.run_key)
         done = _dismiss(context, registry, champion, challenger)
     serving = f"version {champion.version} serves" if champion else "there is no champion"
     taken_back = f"version {challenger.version} is rolled back" if challenger and done else "nothing was deployed"
@@ -87,4 +82,4 @@ def _dismiss(
 def _reason(context: StepContext) -> str:
     inputs = context.request.inputs
     found = context.request.params.get("reason") or inputs.get("analyse", {}).get("reason")
-    return str(found or f"the rollout of run {context.request.run_key} did not end well")[:_REASON_LENGTH]
+    return str(found or f"the rollout of run {context.request.run_key} did not end well")[: verdicts.MAX_REASON]
