@@ -173,6 +173,14 @@ TABLE: list[tuple[str, Event, History, Facts, DecisionKind, str]] = [
         DecisionKind.NOT_ALLOWED,
         "is taken back one step only",
     ),
+    (
+        "of a champion that a person's hand made so in MLflow",
+        REGRESSION,
+        History(),
+        replace(WATCHED, champion_promoted_at=None),
+        DecisionKind.NOT_ALLOWED,
+        "it is not known when version 2 was promoted",
+    ),
     ("no champion at all", REGRESSION, History(), Facts(), DecisionKind.NOT_ALLOWED, "there is no champion"),
     (
         "one's own rule that rolls back, when it may not, retrains",

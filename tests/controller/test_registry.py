@@ -75,6 +75,15 @@ async def test_the_champion_and_the_model_of_a_run_are_found(either: Any, http: 
     assert await client.of_run("planes", "alert__3") is None
 
 
+async def test_the_aliases_of_all_models_are_one_question(either: Any, http: httpx.AsyncClient) -> None:
+    first = either.register("ships", 1)
+    second = either.register("ships", 2, champion=True)
+    either.register("kites", 1)
+    found = await Registry(either.url, http).aliases()
+    assert (found["ships"], found["kites"]) == ({"champion": second}, {})
+    assert first != second
+
+
 async def test_a_champion_that_no_run_of_ours_made_has_no_data_version(either: Any, http: httpx.AsyncClient) -> None:
     version = either.register("boats", None, champion=True)
     assert await Registry(either.url, http).by_alias("boats", "champion") == ModelVersion(version, None)

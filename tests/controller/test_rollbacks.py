@@ -8,10 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
+from perennial_controller import champions
 from perennial_controller.ledger import Ledger
+from perennial_controller.registry import Registry as AsyncRegistry
 from perennial_controller.rollbacks import Rollbacks
+from perennial_controller.specs import Specs
 from perennial_registry.registry import Registry
 from perennial_spec import names
 from perennial_spec.errors import RegistryError
@@ -192,3 +196,28 @@ async def test_prometheus_hears_which_champions_are_watched_and_until_when(watch
     assert found == {
         f'{series}{{pipeline="{served.name}",version="{second}"}}': pytest.approx(until.timestamp(), abs=60)
     }
+
+
+async def test_a_registry_that_says_the_same_is_asked_no_more_than_its_aliases(
+    watched, served, mlflow_url: str, monkeypatch
+) -> None:
+    asked: list[str] = []
+    work = champions.champion_facts
+
+    async def counted(registry: Any, pipeline: str) -> Any:
+        asked.append(pipeline)
+        return await work(registry, pipeline)
+
+    monkeypatch.setattr(champions, "champion_facts", counted)
+    specs = Specs(watched.pipelines)
+    specs.refresh()
+    served.promote(timedelta(days=9))
+    async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
+        looking = champions.Champions(specs, AsyncRegistry(mlflow_url, http), lambda: datetime.now(UTC))
+        await looking.refresh()
+        first = [name for name in asked if name == served.name]
+        await looking.refresh()
+        assert [name for name in asked if name == served.name] == first == [served.name]
+        served.promote()
+        await looking.refresh()
+    assert asked.count(served.name) == 2

@@ -137,7 +137,7 @@ class FakeAirflow:
 
 @dataclass
 class FakeRegistry:
-    """Answers the two questions that the controller asks MLflow as a real one does (`test_registry.py`), and misbehaves on request."""
+    """Answers the questions that the controller asks MLflow as a real one does (`test_registry.py`), and misbehaves on request."""
 
     url: str = ""
     versions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -151,6 +151,7 @@ class FakeRegistry:
         return Starlette(
             routes=[
                 Route(f"{api}/registered-models/alias", self._alias),
+                Route(f"{api}/registered-models/search", self._models),
                 Route(f"{api}/model-versions/search", self._search),
             ]
         )
@@ -182,6 +183,13 @@ class FakeRegistry:
         if alias != "champion" or name not in self.champions:
             return JSONResponse({"error_code": "INVALID_PARAMETER_VALUE", "message": "alias not found"}, 400)
         return JSONResponse({"model_version": self.versions[name][int(self.champions[name]) - 1]})
+
+    async def _models(self, request: Request) -> Response:
+        if wrong := self.misbehave():
+            return wrong
+        champions = {name: [{"alias": "champion", "version": version}] for name, version in self.champions.items()}
+        models = [{"name": name, "aliases": champions.get(name, [])} for name in self.versions]
+        return JSONResponse({"registered_models": models} if models else {})
 
     async def _search(self, request: Request) -> Response:
         if wrong := self.misbehave():

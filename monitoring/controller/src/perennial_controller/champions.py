@@ -14,10 +14,9 @@ from perennial_controller.registry import Registry
 from perennial_controller.specs import Specs
 from perennial_controller.watching import why_not
 from perennial_spec import names
-from perennial_spec.load import Pipeline
 
-_AT_ONCE = 4
-"""Questions to the registry."""
+Aliases = tuple[str | None, str | None]
+"""The versions that are champion and previous."""
 
 
 @dataclass(eq=False)  # a registry of Prometheus keeps its collectors in a dict
@@ -27,23 +26,24 @@ class Champions:
     specs: Specs
     registry: Registry
     clock: Callable[[], datetime]
+    _seen: dict[str, Aliases] = field(default_factory=dict)
     _found: dict[str, Facts] = field(default_factory=dict)
 
     async def refresh(self) -> None:
-        """Ask the registry for every pipeline's champion.
+        """One question for the aliases of all pipelines; more only on a pipeline whose champion is another than last time.
 
         Raises:
             RegistryError: it does not answer.
         """
-        gate = asyncio.Semaphore(_AT_ONCE)
-
-        async def ask(pipeline: Pipeline) -> Facts:
-            async with gate:
-                return await champion_facts(self.registry, pipeline.name)
-
-        pipelines = self.specs.all()
-        found = await asyncio.gather(*(ask(pipeline) for pipeline in pipelines))
-        self._found = {pipeline.name: facts for pipeline, facts in zip(pipelines, found, strict=True)}
+        aliases = await self.registry.aliases()
+        for pipeline in self.specs.all():
+            of = aliases.get(pipeline.name, {})
+            now = (of.get(names.ALIAS_CHAMPION), of.get(names.ALIAS_PREVIOUS))
+            facts = self._found.get(pipeline.name, Facts())
+            # A promotion tells when it was after it has moved the alias.
+            if now != self._seen.get(pipeline.name) or (facts.champion_version and not facts.champion_promoted_at):
+                self._found[pipeline.name] = await champion_facts(self.registry, pipeline.name)
+                self._seen[pipeline.name] = now
 
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(

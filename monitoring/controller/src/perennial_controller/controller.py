@@ -114,7 +114,7 @@ class Controller:
 
     async def start(self) -> None:
         """Read the pipelines, then keep going in the background; the ledger may come later."""
-        await asyncio.to_thread(self.specs.refresh)
+        await self._reload()
         settings = self.settings
         loops = [
             self._every("pipelines", settings.reload_every, self._reload),
@@ -149,8 +149,8 @@ class Controller:
         self.undelivered.set()
 
     async def _reload(self) -> None:
-        await asyncio.to_thread(self.specs.refresh)
-        self.metrics.know(self.specs.names())
+        if await asyncio.to_thread(self.specs.refresh):
+            self.metrics.know(self.specs.names())
         await asyncio.to_thread(self.data_clock.refresh, self.specs.all())
 
     async def _note_schedules(self) -> None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from perennial_controller.airflow import Airflow, AirflowAway, AirflowRefuses
+from perennial_controller.cases import DecisionKind
 from perennial_controller.entry import Entry
 from perennial_controller.ledger import Ledger
 from perennial_controller.metrics import ControllerMetrics
 from perennial_controller.rollbacks import Overtaken
-from perennial_spec import names
 from perennial_spec.errors import PerennialError, RegistryError
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Outbox:
 
     async def _deliver(self, entry: Entry) -> None:
         assert entry.dag_id and entry.run_id  # an undelivered row has them
-        if entry.dag_id == names.rollback_id(entry.pipeline):
+        if entry.decision == DecisionKind.ROLLING_BACK:
             await self._roll_back(entry)
             return
         conf = {"reason": entry.why().model_dump(mode="json", exclude_none=True)}

@@ -11,6 +11,9 @@ import httpx
 from perennial_spec import names
 from perennial_spec.errors import PlatformError, RegistryError
 
+_PAGE, _MAX_PAGES = "500", 20
+"""Models per page, and pages."""
+
 
 @dataclass(frozen=True)
 class ModelVersion:
@@ -38,6 +41,22 @@ class Registry:
             )
         self._url = url.rstrip("/") + "/api/2.0/mlflow"
         self._http = http
+
+    async def aliases(self) -> dict[str, dict[str, str]]:
+        """Version by alias of every registered model, in one question for a page of them.
+
+        Raises:
+            RegistryError: no answer, or not one that can be read.
+        """
+        found: dict[str, dict[str, str]] = {}
+        params = {"max_results": _PAGE}
+        for _ in range(_MAX_PAGES):
+            answer = self._read(await self._get("/registered-models/search", params))
+            found |= _aliases(answer)
+            if not (token := answer.get("next_page_token")):
+                return found
+            params = {"max_results": _PAGE, "page_token": str(token)}
+        raise RegistryError(f"the registry has more than {_MAX_PAGES} pages of {_PAGE} models", where=self._url)
 
     async def by_alias(self, pipeline: str, alias: str) -> ModelVersion | None:
         """The version that has an alias, or None while none has.
@@ -78,6 +97,16 @@ class Registry:
         if answer is None:
             raise RegistryError("the registry's answer is not JSON", where=self._url, expected="MLflow's REST API 2.0")
         return answer
+
+
+def _aliases(answer: dict[str, Any]) -> dict[str, dict[str, str]]:
+    try:
+        return {
+            model["name"]: {alias["alias"]: str(alias["version"]) for alias in model.get("aliases", ())}
+            for model in answer.get("registered_models", ())
+        }
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RegistryError(f"a registered model in the registry's answer cannot be read ({error!r})") from None
 
 
 def _version(value: Any) -> ModelVersion:

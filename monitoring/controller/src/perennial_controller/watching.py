@@ -34,7 +34,9 @@ def why_not(event: Event, facts: Facts, watch: timedelta, now: datetime) -> str 
 
 
 def _not_new(champion: str, promoted: datetime | None, facts: Facts, watch: timedelta, now: datetime) -> str | None:
-    if promoted is None or (facts.champion_restored_at is not None and facts.champion_restored_at >= promoted):
+    if promoted is None:
+        return f"it is not known when version {champion} was promoted"
+    if facts.champion_restored_at is not None and facts.champion_restored_at >= promoted:
         return f"the traffic was taken back to version {champion} before, and is taken back one step only"
     if promoted + watch < now:
         return f"version {champion} was promoted {promoted:%Y-%m-%d %H:%M:%S} UTC, longer ago than deployment.watch"
