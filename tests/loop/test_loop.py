@@ -7,11 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +18,7 @@ import psutil
 import pyarrow as pa
 import pytest
 from dashboard_queries import answered, every_query, values
+from load import Load
 from small_platform import SUMMER, Loop, trips
 
 from perennial_cli.clients.controller import Decision
@@ -187,41 +185,9 @@ def test_the_report_marks_the_retraining(loop: Loop, tmp_path: Path) -> None:
     assert names.ALERT_FEATURE_DRIFT in text
 
 
-@dataclass
-class Load:
-    """What two clients were answered who ask all the time: when, with which status, by which version."""
-
-    answers: list[tuple[float, int, str]] = field(default_factory=list)
-
-    @contextmanager
-    def on(self, loop: Loop) -> Iterator[None]:
-        traffic, ended = rows_of(trips(SUMMER, "2024-05-01", 10, seed=5))[:10], threading.Event()
-
-        def ask() -> None:
-            with httpx.Client(base_url=loop.platform.need("server_url"), timeout=10) as client:
-                while not ended.is_set():
-                    answer = client.post("/pipelines/trips/invocations", json={"dataframe_records": traffic})
-                    by = answer.headers.get("X-Perennial-Version", "")
-                    self.answers.append((time.time(), answer.status_code, by))
-
-        asking = [threading.Thread(target=ask) for _ in range(2)]
-        for thread in asking:
-            thread.start()
-        try:
-            yield
-            time.sleep(1)
-        finally:
-            ended.set()
-            for thread in asking:
-                thread.join()
-
-    def last_of(self, version: str) -> float:
-        """When a version answered last, in Unix seconds."""
-        return max(at for at, _, by in self.answers if by == version)
-
-    @property
-    def statuses(self) -> set[int]:
-        return {status for _, status, _ in self.answers}
+def load_on(loop: Loop) -> Load:
+    traffic = rows_of(trips(SUMMER, "2024-05-01", 10, seed=5))[:10]
+    return Load([loop.platform.need("server_url")], "/pipelines/trips/invocations", traffic)
 
 
 def test_a_regression_of_the_new_champion_is_rolled_back_by_the_platform_within_seconds(loop: Loop) -> None:
@@ -234,12 +200,14 @@ def test_a_regression_of_the_new_champion_is_rolled_back_by_the_platform_within_
         "what": "errors",
     }
     alert = {"labels": labels, "annotations": {"summary": f"trips: version {bad} fails"}}
-    load = Load()
-    with load.on(loop):
+    load = load_on(loop)
+    with load.on():
         sent = httpx.post(f"{loop.platform.alertmanager_url}/api/v2/alerts", json=[alert], timeout=10)
         assert sent.is_success, sent.text
         row = eventually("the rollback", lambda: _rolled_back(loop))
+        time.sleep(1)
     assert (row.outcome, row.model_version) == ("success", good)
+    assert load.failures == []
     assert load.statuses == {200}
     decided = datetime.fromisoformat(row.trail[-1]["at"]).timestamp()
     assert load.last_of(bad) - decided < 5, "what is promised, from the decision to the last answer of the bad version"
@@ -256,15 +224,17 @@ def _rolled_back(loop: Loop) -> Decision | None:
 
 
 def test_a_person_takes_a_promotion_back_under_load_and_no_request_fails(loop: Loop) -> None:
-    bad, good, load = champion(loop), "1", Load()
-    with load.on(loop):
+    bad, good, load = champion(loop), "1", load_on(loop)
+    with load.on():
         done = perennial(loop, "rollback", "trips", "--reason", "the test prefers the old one")
         returned = time.time()
+        time.sleep(1)
     assert done.returncode == 0, done.stderr
     assert f"{bad}: 100% -> {good}: 100%; rolled back: {bad}" in done.stdout
     assert f"answer with version {good}" in done.stdout
+    assert load.failures == []
     assert load.statuses == {200}
-    assert {version for at, _, version in load.answers if at > returned + 0.1} == {good}
+    assert {answer.version for answer in load.answers if answer.at > returned + 0.1} == {good}
     assert champion(loop) == good
     noted = next(d for d in loop.controller.decisions("trips") if d.kind == "rollback")
     assert (noted.decision, noted.summary) == ("noted", "the test prefers the old one")

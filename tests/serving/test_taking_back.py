@@ -10,16 +10,14 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from load import Load
 
 from perennial_cli.embedded import connection
 from perennial_cli.embedded.home import Home
@@ -39,53 +37,6 @@ data: {{sources: {{flights: flights.parquet}}, timestamp: departure, entity: fli
 model: {{kind: xgboost.classifier}}
 evaluation: {{metric: roc_auc, gates: [{{metric: roc_auc, min: 0.6}}]}}
 """
-
-
-@dataclass
-class Load:
-    """Clients that ask without a pause, each one server: when they were answered, with which status, by which version."""
-
-    urls: list[str]
-    path: str
-    row: dict[str, Any]
-    answers: list[tuple[float, int, str, str]] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def on(self) -> Iterator[None]:
-        ended = threading.Event()
-
-        def ask(url: str) -> None:
-            with httpx.Client(base_url=url, timeout=30) as client:
-                while not ended.is_set():
-                    try:
-                        answer = client.post(self.path, json={"dataframe_records": [self.row]})
-                    except httpx.HTTPError as error:
-                        self.failures.append(f"{url}: {error!r}")
-                        continue
-                    by = answer.headers.get("X-Perennial-Version", "")
-                    self.answers.append((time.time(), answer.status_code, by, url))
-                    time.sleep(0.01)  # the two cores of a small machine also have a registry and a command to run
-
-        asking = [threading.Thread(target=ask, args=(self.urls[n % len(self.urls)],)) for n in range(CONNECTIONS)]
-        for thread in asking:
-            thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            for thread in asking:
-                thread.join()
-
-    def all_answer(self, version: str, since: float) -> bool:
-        """Every server has answered with the version, and nobody with another for a second."""
-        now = time.time()
-        last = [(url, by) for at, _, by, url in tuple(self.answers) if at > max(since, now - 1)]
-        return now > since + 1 and {url for url, _ in last} == set(self.urls) and {by for _, by in last} == {version}
-
-    def last_of(self, version: str) -> float:
-        """When a version answered last, in Unix seconds."""
-        return max(at for at, _, by, _ in self.answers if by == version)
 
 
 @pytest.fixture
@@ -168,7 +119,8 @@ def command(pipeline: Any, tmp_path: Path) -> Iterator[Any]:
 def test_a_version_is_taken_back_within_seconds_and_promoted_again_and_no_request_fails(
     fleet: list[str], command: Any, pipeline: Any, row: Any, wait: Any
 ) -> None:
-    load = Load(fleet, f"/pipelines/{pipeline.name}/invocations", row)
+    # The two cores of a small machine also have a registry and a command to run: a pause.
+    load = Load(fleet, f"/pipelines/{pipeline.name}/invocations", [row], CONNECTIONS, pause=0.01)
     with load.on():
         wait(lambda: load.all_answer("2", 0), 30)
         ordered = time.time()
@@ -194,7 +146,7 @@ def test_a_version_is_taken_back_within_seconds_and_promoted_again_and_no_reques
         assert "version 2 is champion" in done.stdout
         wait(lambda: load.all_answer("2", promoted), 60)  # which has to be loaded first
     assert load.failures == []
-    assert {status for _, status, _, _ in load.answers} == {200}
+    assert load.statuses == {200}
     assert took < PROMISED
 
 
