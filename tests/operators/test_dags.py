@@ -40,7 +40,7 @@ def test_a_pipeline_becomes_a_training_dag_and_a_data_dag(dags_folder: Path, wri
     write_pipeline(root=dags_folder / "pipelines")
     bag = read(dags_folder)
     assert bag.import_errors == {}
-    assert sorted(bag.dags) == ["churn", "churn.data"]
+    assert sorted(bag.dags) == ["churn", "churn.data", "churn.retire"]
     assert edges(bag.dags["churn.data"]) == {"ingest": {"validate"}, "validate": set()}
 
 
@@ -128,7 +128,7 @@ def test_the_projects_own_pipelines_become_dags() -> None:
     bag = read(PROJECT / "dags")
     assert bag.import_errors == {}
     names = {file.parent.name for file in (PROJECT / "dags" / "pipelines").glob("*/pipeline.yaml")}
-    assert set(bag.dags) == names | {f"{name}.data" for name in names}
+    assert set(bag.dags) == names | {f"{name}.{what}" for name in names for what in ("data", "retire")}
 
 
 def test_without_approval_nobody_is_asked(write_pipeline: Any) -> None:
@@ -142,13 +142,20 @@ def test_runs_come_one_at_a_time_unpaused_and_are_not_caught_up(write_pipeline: 
         assert all(found.owner == "growth" for found in dag.tasks)
 
 
-def test_only_the_training_dag_is_scheduled_and_does_not_start_when_added(write_pipeline: Any) -> None:
+def test_training_is_scheduled_as_the_specification_says_and_does_not_start_when_added(write_pipeline: Any) -> None:
     dags = build_dags(write_pipeline(retraining={"schedule": "30 4 * * 1"}).parent)
     timetable = cast("Any", dags["churn"].timetable)
     assert (timetable.expression, str(timetable.timezone)) == ("30 4 * * 1", "UTC")
     assert dags["churn"].start_date is None  # with one, Airflow makes up for the tick before the DAG was added
     assert timetable.run_immediately == timedelta(minutes=5)
     assert dags["churn.data"].schedule is None
+
+
+def test_retirement_comes_once_a_day_at_a_minute_of_each_pipelines_own(write_pipeline: Any) -> None:
+    dag = build_dags(write_pipeline().parent)["churn.retire"]
+    minute, hour, *others = cast("Any", dag.timetable).expression.split()
+    assert (0 <= int(minute) < 60, 0 <= int(hour) < 24, others) == (True, True, ["*", "*", "*"])
+    assert edges(dag) == {"retire": set()}
 
 
 def test_retries_and_timeouts_are_the_specifications(write_pipeline: Any) -> None:
@@ -199,7 +206,7 @@ def test_a_broken_pipeline_is_an_import_error_and_the_others_run(dags_folder: Pa
     write_pipeline("churn", root)
     write_pipeline("broken", root, nmae="x")
     bag = read(dags_folder)
-    assert sorted(bag.dags) == ["churn", "churn.data"]
+    assert sorted(bag.dags) == ["churn", "churn.data", "churn.retire"]
     ((file, message),) = bag.import_errors.items()
     assert file.endswith("broken_pipelines.py")
     assert "1 pipeline is broken; the others run" in message
@@ -213,7 +220,7 @@ def test_two_pipelines_of_one_name_are_both_reported_and_the_others_run(dags_fol
     write_pipeline("one", root, name="twin")
     write_pipeline("two", root, name="twin")
     bag = read(dags_folder)
-    assert sorted(bag.dags) == ["churn", "churn.data"]
+    assert sorted(bag.dags) == ["churn", "churn.data", "churn.retire"]
     (message,) = bag.import_errors.values()
     assert "2 pipelines are broken" in message
     assert f"the name 'twin' is also used in {root / 'two'}" in message
@@ -224,7 +231,7 @@ def test_a_schedule_that_is_no_time_breaks_only_its_own_pipeline(dags_folder: Pa
     write_pipeline("churn", root)
     write_pipeline("never", root, retraining={"schedule": "99 99 * * *"})
     bag = read(dags_folder)
-    assert sorted(bag.dags) == ["churn", "churn.data"]
+    assert sorted(bag.dags) == ["churn", "churn.data", "churn.retire"]
     (message,) = bag.import_errors.values()
     assert "never/pipeline.yaml: cannot become a DAG: " in message
 
@@ -239,11 +246,12 @@ def test_a_worker_reads_only_the_pipeline_of_its_task(write_pipeline: Any, monke
     write_pipeline("other", root)
     write_pipeline("third", root, name="renamed")
     for dag_id, expected in {
-        "churn.data": ["churn", "churn.data"],
-        "renamed": ["churn", "churn.data", "other", "other.data", "renamed", "renamed.data"],
+        "churn.data": ["churn"],
+        "churn.retire": ["churn"],
+        "renamed": ["churn", "other", "renamed"],
     }.items():
         monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", dag_id)
-        assert sorted(build_dags(root)) == expected
+        assert set(build_dags(root)) == {name + of for name in expected for of in ("", ".data", ".retire")}
 
 
 def test_the_backend_is_a_setting_and_a_wrong_one_is_an_import_error(

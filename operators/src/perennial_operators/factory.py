@@ -1,17 +1,18 @@
-"""Pipelines become DAGs: `<name>` trains, evaluates and deploys; `<name>.data` lands and validates new data."""
+"""Pipelines become DAGs: `<name>` trains, evaluates and deploys; `<name>.data` lands and validates new data; `<name>.retire` archives."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from zlib import crc32
 
 from airflow.sdk import DAG, CronTriggerTimetable, chain, get_parsing_context
 from airflow.sdk.exceptions import AirflowException
 
 from perennial_operators.docs import describe, document
 from perennial_operators.rollouts import rollout_group
-from perennial_operators.tasks import approval_group, data_group, training_group
+from perennial_operators.tasks import approval_group, data_group, step, training_group
 from perennial_spec import names
 from perennial_spec.errors import PerennialError, SpecError
 from perennial_spec.load import SPEC_FILE, Broken, Catalogue, Pipeline, discover, load_pipeline
@@ -30,7 +31,7 @@ class Built:
 
 
 def build_dags(pipelines_dir: Path) -> dict[str, DAG]:
-    """Both DAGs of every good pipeline, by id: `globals().update(build_dags(...))`.
+    """The DAGs of every good pipeline, by id: `globals().update(build_dags(...))`.
 
     A worker that runs one task reads only the pipeline of that task. Broken pipelines are left out here, and reported by
     `report_broken` in a file of its own: Airflow hides every DAG of a file that has an error.
@@ -59,13 +60,13 @@ def build(catalogue: Catalogue) -> Built:
     broken = list(catalogue.broken)
     for pipeline in catalogue.pipelines:
         try:
-            both = (_training_dag(pipeline), _data_dag(pipeline))
-            for dag in both:
+            own = (_training_dag(pipeline), _data_dag(pipeline), _retire_dag(pipeline))
+            for dag in own:
                 dag.validate()  # type: ignore[no-untyped-call]  # Airflow does so later, and then blames the file and all that is in it
         except Exception as error:  # whatever Airflow has against one pipeline must not take the others away
             broken.append(Broken(pipeline.folder, _as_ours(error, pipeline)))
         else:
-            dags |= {dag.dag_id: dag for dag in both}
+            dags |= {dag.dag_id: dag for dag in own}
     return Built(dags, tuple(broken))
 
 
@@ -102,6 +103,16 @@ def _data_dag(pipeline: Pipeline) -> DAG:
     return dag
 
 
+def _retire_dag(pipeline: Pipeline) -> DAG:
+    """Once a day; each pipeline at a minute of its own, so that a hundred of them do not start at midnight."""
+    minute = crc32(pipeline.name.encode()) % (24 * 60)
+    with _dag(
+        pipeline, names.retire_dag_id(pipeline.name), f"{minute % 60} {minute // 60} * * *", auto_register=False
+    ) as dag:
+        step(pipeline, "retire")
+    return dag
+
+
 def _dag(pipeline: Pipeline, dag_id: str, schedule: str | None, *, auto_register: bool) -> DAG:
     owner = pipeline.spec.owner
     return DAG(
@@ -121,10 +132,10 @@ def _dag(pipeline: Pipeline, dag_id: str, schedule: str | None, *, auto_register
 
 def _catalogue(root: Path, dag_id: str | None) -> Catalogue:
     if dag_id:
-        folder = root / dag_id.removesuffix(names.data_dag_id(""))
+        folder = root / dag_id.removesuffix(names.data_dag_id("")).removesuffix(names.retire_dag_id(""))
         if (folder / SPEC_FILE).is_file():
             pipeline = load_pipeline(folder)
-            if dag_id in {names.dag_id(pipeline.name), names.data_dag_id(pipeline.name)}:
+            if dag_id in {of(pipeline.name) for of in (names.dag_id, names.data_dag_id, names.retire_dag_id)}:
                 return Catalogue(root, (pipeline,))
     return discover(root)
 

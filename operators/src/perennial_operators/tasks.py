@@ -115,5 +115,6 @@ _DOCS: dict[StepName, str] = {
     "deploy": "Gives the challenger its share of the traffic.",
     "analyse": "Watches the challenger's errors, latency and predictions at this share, in Prometheus.",
     "promote": "Makes the challenger champion, with all of the traffic.",
+    "retire": "Archives versions whose time is over, as `lifetime` says. What serves or may be gone back to stays.",
     "rollback": "Gives all traffic back to the champion. Runs only when the rollout failed after it had begun.",
 }

@@ -34,6 +34,7 @@ COMMANDS: dict[str, Entry] = {
     "reject": Entry("reject", "Reject the challenger that waits for a person."),
     "promote": Entry("promote", "Make a version that passed its gates champion, now."),
     "rollback": Entry("rollback", "Take all of the traffic back, now."),
+    "retire": Entry("retire", "Archive the versions whose time is over."),
     "pause": Entry("pause", "Let no alert start a retraining for a while."),
     "resume": Entry("resume", "Let alerts start retrainings again."),
     "step": Entry("step", "Run one step by hand."),

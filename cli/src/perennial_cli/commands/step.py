@@ -10,7 +10,10 @@ import typer
 
 def command(
     step: Annotated[
-        str, typer.Argument(help="ingest, validate, train, evaluate, signoff, deploy, analyse, promote or rollback.")
+        str,
+        typer.Argument(
+            help="ingest, validate, train, evaluate, signoff, deploy, analyse, promote, rollback or retire."
+        ),
     ],
     name: Annotated[str, typer.Argument(help="Name of the pipeline.")],
     run_key: Annotated[

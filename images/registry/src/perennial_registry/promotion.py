@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 
 from perennial_registry import verdicts
 from perennial_registry.registry import ModelVersion, Registry, with_alias
+from perennial_registry.retirement import is_archived, need_unarchived, revive
 from perennial_spec import names
 from perennial_spec.errors import RegistryError
 from perennial_spec.route import Route, split
@@ -76,7 +77,7 @@ def plan(
         name: the pipeline.
         version: one that has passed its gates; when None, the challenger, else the newest that passed since the champion.
         signed: one that was never champion must carry a person's approval (`deployment.approval: required`).
-        force: `version` may also be one that failed its gates, was not judged, was rolled back or not approved.
+        force: `version` may also be one that failed its gates, was not judged, was rolled back, not approved or archived.
 
     Raises:
         RegistryError: no version waits to be promoted, or `version` may not be; the registry is away.
@@ -93,6 +94,7 @@ def plan(
             next=f"train one: perennial run {name}; or name one with --version",
         )
     if not force:
+        need_unarchived(found, _page(registry, found))
         _need_passed(registry, versions, found)
         if signed:
             _need_approved(registry, found)
@@ -112,6 +114,7 @@ def promote(registry: Registry, plan: Promotion, actor: str, reason: str = "") -
         RegistryError: the registry is away, or somebody else changed the route meanwhile. Plan again, and do it again.
     """
     name, version = plan.name, plan.target.version
+    revive(registry, plan.target)
     route = registry.move(name, plan.route, {version: 1.0}, actor)
     promoted_before = plan.target.tags.get(names.TAG_VERDICT) == verdicts.PROMOTED
     if promoted_before and not plan.is_champion:
@@ -138,7 +141,11 @@ def _record(registry: Registry, plan: Promotion, actor: str, reason: str) -> Non
 def _newest(versions: list[ModelVersion], champion: ModelVersion | None) -> ModelVersion | None:
     """The newest that passed its gates after the champion was registered."""
     since = champion.number if champion else 0
-    passed = [v for v in versions if v.tags.get(names.TAG_VERDICT) == verdicts.PASSED and v.number > since]
+    passed = [
+        v
+        for v in versions
+        if v.tags.get(names.TAG_VERDICT) == verdicts.PASSED and v.number > since and not is_archived(v)
+    ]
     return max(passed, key=lambda version: version.number, default=None)
 
 

@@ -153,6 +153,11 @@ class Registry:
         with self._refusals(f"tag version {version} of {name!r} with {key}"):
             self.rest.post("model-versions/set-tag", name=name, version=version, key=key, value=value)
 
+    def untag(self, name: str, version: str, key: str) -> None:
+        """Take one tag of a version away; nothing happens when it has none of that key."""
+        with self._refusals(f"take {key} off version {version} of {name!r}", ignore=NOT_FOUND):
+            self.rest.delete("model-versions/delete-tag", name=name, version=version, key=key)
+
     # -- route --
 
     def route(self, name: str) -> Route:

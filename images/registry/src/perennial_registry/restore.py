@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 
 from perennial_registry import verdicts
 from perennial_registry.registry import ModelVersion, Registry, with_alias
+from perennial_registry.retirement import is_archived, need_unarchived, revive
 from perennial_spec import names
 from perennial_spec.errors import RegistryError
 from perennial_spec.route import Route, split
@@ -61,7 +62,7 @@ def plan(registry: Registry, name: str, to: str | None = None, *, force: bool = 
         registry: where the pipeline's versions are.
         name: the pipeline.
         to: a version that was champion before; when None, the champion while a challenger takes traffic, else the version before it.
-        force: `to` may also be a version that never was champion, or was rolled back.
+        force: `to` may also be a version that never was champion, was rolled back or archived.
 
     Raises:
         RegistryError: there is nothing to go back to, or `to` may not be gone back to; the registry is away.
@@ -86,6 +87,7 @@ def restore(registry: Registry, plan: Restoration, actor: str, reason: str) -> R
         RegistryError: the registry is away, or somebody else changed the route meanwhile. Plan again, and do it again.
     """
     name, version = plan.name, plan.target.version
+    revive(registry, plan.target)
     route = registry.move(name, plan.route, {version: 1.0}, actor)
     for left in plan.leaving:
         registry.tag(name, left.version, names.TAG_VERDICT_REASON, verdicts.reason_of(actor, reason))
@@ -123,7 +125,7 @@ def _natural(registry: Registry, versions: dict[str, ModelVersion], name: str, r
 
 
 def _named(registry: Registry, versions: dict[str, ModelVersion], name: str, wanted: str, force: bool) -> ModelVersion:
-    good = [version.version for version in versions.values() if _was_good(version)]
+    good = [version.version for version in versions.values() if _was_good(version) and not is_archived(version)]
     target = versions.get(wanted)
     if target is None:
         raise RegistryError(
@@ -131,6 +133,8 @@ def _named(registry: Registry, versions: dict[str, ModelVersion], name: str, wan
             where=registry.rest.url,
             expected=f"one of {', '.join(good) or 'none: no version was champion yet'}",
         )
+    if not force:
+        need_unarchived(target, registry.rest.url)
     if not _was_good(target) and not force:
         verdict = target.tags.get(names.TAG_VERDICT) or "not evaluated"
         raise RegistryError(
@@ -147,7 +151,10 @@ def _before(versions: dict[str, ModelVersion], target: ModelVersion, exclude: se
     earlier = [
         version
         for version in versions.values()
-        if _was_good(version) and version.version not in exclude and version.number < target.number
+        if _was_good(version)
+        and not is_archived(version)
+        and version.version not in exclude
+        and version.number < target.number
     ]
     return max(earlier, key=lambda version: version.number, default=None)
 

@@ -35,6 +35,9 @@ TAG_SIGN_OFF = "perennial.sign_off"
 TAG_PROMOTED_AT = "perennial.promoted_at"
 TAG_RESTORED_AT = "perennial.restored_at"
 """When the traffic was last taken back to this version, by a person or by the controller."""
+TAG_ARCHIVED_AT = "perennial.archived_at"
+"""On a version whose time is over; see `perennial_registry.retirement`."""
+TAG_ARCHIVED_REASON = "perennial.archived_reason"
 TAG_BUNDLE_URI = "perennial.bundle_uri"
 """`mlflow-artifacts:/...` of the folder that serving needs; see `perennial_features.bundle`."""
 TAG_SPEC = "perennial.spec"
@@ -206,3 +209,8 @@ def rollback_id(pipeline: str) -> str:
 def data_dag_id(pipeline: str) -> str:
     """The DAG that lands and validates new data, without training."""
     return f"{pipeline}.data"
+
+
+def retire_dag_id(pipeline: str) -> str:
+    """The DAG that archives versions whose time is over."""
+    return f"{pipeline}.retire"

@@ -20,7 +20,9 @@ PipelineName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$",
 
 DEFAULT_ERROR_RATE = 0.01
 DEFAULT_LATENCY_P99 = timedelta(milliseconds=500)
-Resourced = Literal["ingest", "validate", "train", "evaluate", "signoff", "deploy", "analyse", "promote", "rollback"]
+Resourced = Literal[
+    "ingest", "validate", "train", "evaluate", "signoff", "deploy", "analyse", "promote", "rollback", "retire"
+]
 
 
 def _some(name: str | None) -> tuple[str, ...]:

@@ -41,9 +41,18 @@ class StepResources(Model):
 
 
 class Lifetime(Model):
-    """How long the model is expected to hold; printed on the model card. A champion older than `review_every` raises an alert."""
+    """How long the model is expected to hold; printed on the model card. A champion older than `review_every` raises an alert.
+
+    A version past its time is archived, once a day, unless it serves, is the challenger, or is the one that a rollback goes back to. It
+    stays in the registry and can be told of, is promoted by force only, and its version of the data is no longer kept for it.
+    """
 
     review_every: Duration = timedelta(days=90)
     """Since its training."""
     retire_after: Duration = timedelta(days=730)
-    """Since its training."""
+    """Since its training: a version that was champion is archived then."""
+    unpromoted_after: Duration = timedelta(days=90)
+    """Since its training: a version that never became champion is archived then."""
+    delete_data_after: Annotated[Duration, Field(ge=timedelta(days=7))] | None = None
+    """Files that left the data table this long ago are deleted, but for those that a version which is not archived was trained on; at
+    least `7d`, and by default never. The newest rows are not touched."""

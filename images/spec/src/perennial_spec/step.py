@@ -15,6 +15,7 @@ Outputs by step (values are JSON; the next steps find them in `StepRequest.input
     analyse   model_version, share, requests, error_rate, latency_p99, prediction_psi
     promote   model_version, previous_version, revision
     rollback  model_version, champion_version, revision
+    retire    archived [version, ...], kept (a number), deleted_files, pinned [version of the data, ...]
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ APPROVE, REJECT = "Approve", "Reject"
 MAX_RESULT_BYTES = 4096
 """What Kubernetes keeps of a termination message."""
 
-StepName = Literal["ingest", "validate", "train", "evaluate", "signoff", "deploy", "analyse", "promote", "rollback"]
+StepName = Literal[
+    "ingest", "validate", "train", "evaluate", "signoff", "deploy", "analyse", "promote", "rollback", "retire"
+]
 STEPS: tuple[StepName, ...] = get_args(StepName)
 
 

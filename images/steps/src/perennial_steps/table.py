@@ -7,10 +7,11 @@ knows without scanning whether a partition has changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +180,7 @@ def read_window(
     """Rows of one version whose timestamp is after `since`, without the partition column; other partitions and files are not read.
 
     Raises:
-        BatchError: there is no such table or version.
+        BatchError: there is no such table or version, or its files are deleted.
         PlatformError: the store does not answer.
     """
     from deltalake import DeltaTable
@@ -197,7 +198,43 @@ def read_window(
             raise
         wanted = columns or [name for name in data.schema.names if name != PARTITION]
         condition = None if since is None else dataset.field(timestamp) > since
-        return data.to_table(columns=wanted, filter=condition)
+        try:
+            return data.to_table(columns=wanted, filter=condition)
+        except FileNotFoundError as error:
+            raise BatchError(
+                f"the data of version {version} is deleted: no model needed it, and lifetime.delete_data_after has passed",
+                where=uri,
+                expected="the newest version, or one that a model was trained on which is not archived",
+                next="train on the newest: perennial run",
+            ) from error
+
+
+def delete_unneeded(uri: str, pinned: Sequence[int], after: timedelta) -> int:
+    """Delete files that left the table more than `after` ago, but for those of the versions `pinned`; how many they were.
+
+    The newest version loses nothing, and the log keeps every version: one whose files are gone can be told of, and not be read.
+
+    Raises:
+        PlatformError: the store does not answer.
+    """
+    from deltalake import DeltaTable
+    from deltalake.exceptions import TableNotFoundError
+
+    with store_errors(uri):
+        try:
+            found = DeltaTable(uri)
+        except TableNotFoundError:  # nothing has landed yet
+            return 0
+        hours = math.ceil(after.total_seconds() / 3600)
+        return len(
+            found.vacuum(
+                hours,
+                dry_run=False,
+                enforce_retention_duration=False,  # the table keeps them for ten years, unless the spec says otherwise
+                full=True,
+                keep_versions=[version for version in pinned if version <= found.version()],
+            )
+        )
 
 
 def totals(partitions: Mapping[str, Partition]) -> tuple[int, str, str]:
