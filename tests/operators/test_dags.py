@@ -96,14 +96,18 @@ def test_an_approval_stands_before_the_first_deployment_and_shows_the_evidence(w
         {"gate": "roc_auc", "value": 0.712345678, "bound": ">= 0.7", "passed": True},
         {"gate": "roc_auc by origin", "value": None, "bound": ">= 0.6", "passed": False, "note": "no slice"},
     ]
-    outputs = {"model_version": "7", "champion_version": "6", "gates": gates}
-    results = {"outputs": outputs | {"gain": 0.0123456, "gain_low": 0.0, "gain_high": 0.02}}
+    slices = [{"gate": "roc_auc by origin", "slice": "EWR", "value": 0.61234, "rows": 400}]
+    outputs = {"model_version": "7", "champion_version": "6", "gates": gates, "slices": slices, "card": "http://m/card"}
+    results = {"outputs": outputs | {"gain": 0.0123456, "gain_low": 0.0, "gain_high": 0.02}, "seconds": 30.0}
     run = {"ti": type("Ti", (), {"xcom_pull": lambda *_, **__: results})()}
     body = dag.get_template_env().from_string(cast("Any", approve).body).render(run)
     assert "**Version 7** against champion **6**" in body
     assert "\n| roc_auc | 0.7123 | >= 0.7 | passed |  |\n" in body
     assert "\n| roc_auc by origin | - | >= 0.6 | FAILED | no slice |\n" in body
     assert "Gain over the champion: 0.01235 (0 to 0.02)." in body
+    assert "\n| roc_auc by origin | EWR | 0.6123 | 400 |\n" in body
+    assert "Cost so far: at most 2.0 CPU minutes (ingest 30.0 s on 1 CPU, validate 30.0 s on 1 CPU, " in body
+    assert "[Model card](http://m/card)" in body
 
 
 def test_who_may_approve_and_for_how_long_is_what_the_specification_says(write_pipeline: Any) -> None:

@@ -10,7 +10,7 @@ from perennial_spec.model import ChampionGate, MetricGate, SliceGate
 from perennial_spec.pipeline import PipelineSpec
 from perennial_spec.units import format_duration, format_share
 
-EVIDENCE = """\
+_EVIDENCE = """\
 {%- set found = ti.xcom_pull(task_ids="evaluate", key="result", map_indexes=-1) or {} -%}
 {%- set outputs = found.get("outputs", {}) -%}
 **Version {{ outputs.get("model_version", "?") }}** against champion **{{ outputs.get("champion_version") or "none" }}**.
@@ -25,8 +25,34 @@ EVIDENCE = """\
 {%- if outputs.get("gain_high") is not none %}
 Gain over the champion: {{ "%.4g (%.4g to %.4g)" | format(outputs.gain, outputs.gain_low, outputs.gain_high) }}.
 {% endif -%}
+{%- if outputs.get("slices") %}
+| worst slices | | value | rows |
+|---|---|---|---|
+{% for slice in outputs.slices -%}
+| {{ slice.gate }} | {{ slice.slice }} | {{ "%.4g" | format(slice.value) }} | {{ slice.rows }} |
+{% endfor %}
+{%- endif %}
+{%- set work = namespace(total=0.0, steps=[]) -%}
+{%- for step, cpus in CPUS.items() -%}
+{%- set done = ti.xcom_pull(task_ids=step, key="result", map_indexes=-1) or {} -%}
+{%- if done.get("seconds") is not none -%}
+{%- set work.total = work.total + done.seconds * cpus -%}
+{%- set work.steps = work.steps + ["%s %.1f s on %g CPU" | format(step, done.seconds, cpus)] -%}
+{%- endif -%}
+{%- endfor -%}
+{%- if work.steps %}
+Cost so far: at most {{ "%.1f" | format(work.total / 60) }} CPU minutes ({{ work.steps | join(", ") }}).
+{% endif -%}
+{%- if outputs.get("card") %}
+[Model card]({{ outputs.card }}): data, features, figures and purpose.
+{% endif -%}
 """
-"""Jinja over the run: what the approver sees."""
+
+
+def evidence(spec: PipelineSpec) -> str:
+    """Jinja over the run: what the approver sees."""
+    cpus = {step: spec.step_resources(step).cpu for step in ("ingest", "validate", "train", "evaluate")}
+    return f"{{%- set CPUS = {cpus!r} -%}}\n{_EVIDENCE}"
 
 
 def describe(spec: PipelineSpec) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from airflow.sdk import BaseOperator, Param, TaskGroup
 
 from perennial_operators.contract import StepCall
-from perennial_operators.docs import EVIDENCE
+from perennial_operators.docs import evidence
 from perennial_operators.settings import Settings
 from perennial_spec.load import Pipeline
 from perennial_spec.step import APPROVE, REJECT, StepName
@@ -86,7 +86,7 @@ def approval_group(pipeline: Pipeline) -> TaskGroup:
         asked = HITLOperator(
             task_id="approve",
             subject=f"Deploy the new model of {pipeline.name}?",
-            body=EVIDENCE,
+            body=evidence(pipeline.spec),
             options=[APPROVE, REJECT],
             defaults=APPROVE if deployment.on_approval_timeout == "approve" else REJECT,
             params={  # no name that a run's conf has: Airflow would take its value

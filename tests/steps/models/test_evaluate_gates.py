@@ -12,7 +12,7 @@ import pytest
 from perennial_spec.errors import BatchError
 from perennial_spec.model import ChampionGate, MetricGate, SliceGate
 from perennial_steps.evaluation.bootstrap import Gain
-from perennial_steps.evaluation.gates import Challenger, Judgement, judge
+from perennial_steps.evaluation.gates import Challenger, Judgement, Slice, judge
 from perennial_steps.evaluation.report import MAX_TAG, Evaluation
 from perennial_steps.training.dataset import Part
 
@@ -140,10 +140,26 @@ def test_the_summary_tells_gain_and_interval() -> None:
     assert alone.outputs()["gain"] is None
 
 
+def test_the_worst_slices_are_shown_whichever_way_the_metric_runs() -> None:
+    slices = tuple(Slice(name, 500, value, value != 0.1) for name, value in (("a", 0.7), ("b", 0.9), ("c", 0.1)))
+    auc = Judgement("roc_auc by x", 0.7, ">= 0.6", True, "", slices)
+    loss = Judgement("log_loss by x", 0.9, "<= 1", True, "", slices, lower_is_better=True)
+    found = evaluation((auc, loss)).outputs()["slices"]
+    assert [(each["gate"], each["slice"], each["value"]) for each in found] == [
+        ("roc_auc by x", "a", 0.7),
+        ("roc_auc by x", "b", 0.9),
+        ("log_loss by x", "b", 0.9),
+        ("log_loss by x", "a", 0.7),
+    ]
+    many = tuple(Slice("value " + "x" * 50, 500, 0.5, True) for _ in range(50))
+    several = tuple(Judgement(f"roc_auc by {n}", 0.5, ">= 0", True, "", many) for n in range(50))
+    assert len(json.dumps(evaluation(several).outputs())) < 3000
+
+
 def test_gates_fit_the_tag_and_the_result_however_many_there_are() -> None:
     many = tuple(Judgement(f"gate {n} " + "x" * 100, 0.5, ">= 0.7", n != 3, "note " * 10) for n in range(60))
     found = evaluation(many)
     assert len(json.dumps(found.gates(MAX_TAG))) <= MAX_TAG
     outputs = json.dumps(found.outputs())
-    assert len(outputs) < 2500
+    assert len(outputs) < 3000
     assert "gate 3 " in outputs  # what failed is kept

@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """Approve the challenger that waits for a person (deployment.approval: required): its rollout begins.
 
-    Shows the evidence - the gates with their figures, and the gain over the champion - and answers. Exits 3 when nothing waits.
+    Shows the evidence - gates, gain, worst slices, cost and model card - and answers. Exits 3 when nothing waits.
     """
     from perennial_spec.step import APPROVE
 

@@ -9,7 +9,8 @@ Outputs by step (values are JSON; the next steps find them in `StepRequest.input
     ingest    data_uri, data_version, rows, landed [partition, ...], first, last (ISO timestamps)
     validate  data_version, docs_uri, checks, warnings [str, ...]
     train     run_id, model_version, train_rows, holdout {from, to, rows}
-    evaluate  model_version, champion_version, gates [{gate, value, bound, passed}, ...], gain, gain_low, gain_high
+    evaluate  model_version, champion_version, gates [{gate, value, bound, passed}, ...], slices [{gate, slice, value, rows}, ...],
+              gain, gain_low, gain_high, card (URL)
     signoff   model_version, answer (approved, rejected), by, at, reason
     deploy    model_version, share, revision
     analyse   model_version, share, requests, error_rate, latency_p99, prediction_psi

@@ -29,6 +29,7 @@ from perennial_steps.evaluation.gates import Challenger, judge
 from perennial_steps.evaluation.metrics import measure
 from perennial_steps.evaluation.report import MAX_TAG, Evaluation, write_files
 from perennial_steps.progress import phase
+from perennial_steps.training.card import CARD
 from perennial_steps.training.dataset import Dataset, Part, assemble, divide
 from perennial_steps.training.table import read_window
 from perennial_steps.training.tracking import Tracking, TrackingRest
@@ -175,6 +176,7 @@ def _record(
             run_of_version = tracking.get(version.run_id)
             tracking.upload(run_of_version, files)
             tracking.log(run_of_version, metrics=evaluation.metrics())
+            card = run_of_version.page(context.platform.need("mlflow_url"), CARD)
     finally:
         rest.close()
     verdict = verdicts.PASSED if evaluation.passed else verdicts.REJECTED
@@ -189,7 +191,7 @@ def _record(
             registry.set_alias(version.name, names.ALIAS_CHALLENGER, version.version)
     outcome = Outcome(
         summary=evaluation.summary,
-        outputs=evaluation.outputs(),
+        outputs={**evaluation.outputs(), "card": card},
         metrics=evaluation.headline(),
         verdict=Verdict.PASS if evaluation.passed else Verdict.FAIL,
         failure=evaluation.failure,

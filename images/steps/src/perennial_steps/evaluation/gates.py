@@ -14,6 +14,9 @@ from perennial_spec.model import LOWER_IS_BETTER, ChampionGate, Gate, MetricGate
 from perennial_steps.evaluation.bootstrap import Gain
 from perennial_steps.evaluation.metrics import Floats, Groups, figure
 
+_LONG = ("slices", "lower_is_better")
+_SHOWN = 40
+"""Characters of a value that are shown."""
 MAX_SLICES = 200
 """More values are a number or an identifier, and no groups."""
 
@@ -41,15 +44,25 @@ class Judgement:
     passed: bool
     note: str = ""
     slices: tuple[Slice, ...] = field(default=(), repr=False)
+    lower_is_better: bool = field(default=False, repr=False)
 
     def sentence(self) -> str:
         """`roc_auc is 0.6812, expected >= 0.7`."""
         note = f" ({self.note})" if self.note else ""
         return f"{self.gate} is {_figure(self.value)}{note}, expected {self.bound}"
 
+    def worst(self, count: int) -> list[dict[str, Any]]:
+        """The slices with the worst figures, of those that are judged: `{gate, slice, value, rows}`."""
+        judged = [each for each in self.slices if each.judged and each.figure is not None]
+        judged.sort(key=_number, reverse=self.lower_is_better)
+        return [
+            {"gate": self.gate, "slice": each.value[:_SHOWN], "value": round(_number(each), 6), "rows": each.rows}
+            for each in judged[:count]
+        ]
+
     def brief(self) -> dict[str, Any]:
         """For the step's outputs and the registry's tag, which are bounded: without the slices."""
-        found = {key: value for key, value in asdict(self).items() if key != "slices" and value != ""}
+        found = {key: value for key, value in asdict(self).items() if key not in _LONG and value != ""}
         return {**found, "value": None if self.value is None else round(self.value, 6)}
 
 
@@ -106,14 +119,15 @@ def _against_champion(gate: ChampionGate, gain: Gain | None, metric: str) -> Jud
 
 def _by_slice(gate: SliceGate, challenger: Challenger) -> Judgement:
     name, bound = f"{gate.metric} by {gate.slice}", bound_of(gate.min, gate.max)
+    lower = gate.metric in LOWER_IS_BETTER
     slices = slices_of(gate, challenger)
     judged = [each for each in slices if each.judged and each.figure is not None]
     if not judged:
-        return Judgement(name, None, bound, True, f"no slice has {gate.min_rows} rows and a figure", slices)
+        return Judgement(name, None, bound, True, f"no slice has {gate.min_rows} rows and a figure", slices, lower)
     bad = [each for each in judged if not within(_number(each), gate.min, gate.max)]
-    worst = (max if gate.metric in LOWER_IS_BETTER else min)(bad or judged, key=_number)
-    note = f"worst of {len(judged)}: {worst.value[:40]}, {worst.rows:,} rows"
-    return Judgement(name, worst.figure, bound, not bad, note, slices)
+    worst = (max if lower else min)(bad or judged, key=_number)
+    note = f"worst of {len(judged)}: {worst.value[:_SHOWN]}, {worst.rows:,} rows"
+    return Judgement(name, worst.figure, bound, not bad, note, slices, lower)
 
 
 def slices_of(gate: SliceGate, challenger: Challenger) -> tuple[Slice, ...]:

@@ -16,8 +16,11 @@ from perennial_steps.training.plots import draw_quality
 
 MAX_TAG = 5000
 """Bytes of the tag that holds the gates."""
-MAX_OUTPUT = 2000
+MAX_OUTPUT = 1600
 """Bytes of the gates in the step's result, which holds 4,096 in all."""
+MAX_SLICES = 900
+"""Bytes of the slices there."""
+_SLICES_OF_A_GATE = 5
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Evaluation:
             "model_version": self.version,
             "champion_version": self.champion,
             "gates": self.gates(MAX_OUTPUT),
+            "slices": self.slices(MAX_SLICES),
             "gain": round(gain.gain, 6) if gain else None,
             "gain_low": round(gain.low, 6) if gain else None,
             "gain_high": round(gain.high, 6) if gain else None,
@@ -95,6 +99,13 @@ class Evaluation:
             held = [place for place, gate in enumerate(gates) if gate["passed"]]
             del gates[held[-1] if held else -1]
         return gates
+
+    def slices(self, limit: int) -> list[dict[str, Any]]:
+        """The worst slices of each gate that has some, in at most `limit` bytes of JSON; all of them are in evaluation.json."""
+        found = [each for judgement in self.judgements for each in judgement.worst(_SLICES_OF_A_GATE)]
+        while _size(found) > limit:
+            found.pop()
+        return found
 
 
 def _size(value: Any) -> int:

@@ -11,6 +11,9 @@ from perennial_spec.step import Reason
 from perennial_spec.units import format_duration
 from perennial_steps.training.dataset import Parts
 
+CARD = "model_card.md"
+"""Its name among the artifacts of the training's run."""
+
 
 @dataclass(frozen=True)
 class Facts:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from perennial_features.reference import describe
 from perennial_steps.context import StepContext
-from perennial_steps.training.card import Facts, model_card
+from perennial_steps.training.card import CARD, Facts, model_card
 from perennial_steps.training.mlmodel import BUNDLE, write_mlmodel
 from perennial_steps.training.model import Trained
 from perennial_steps.training.plots import draw_importance, draw_quality
@@ -21,7 +21,7 @@ def write_files(folder: Path, trained: Trained, context: StepContext, run_id: st
     trained.bundle.save(folder / MODEL / BUNDLE)
     write_mlmodel(folder / MODEL, trained.bundle.schema, run_id)
     _write_plots(folder / "plots", trained)
-    (folder / "model_card.md").write_text(model_card(context.pipeline.spec, _facts(trained, context)))
+    (folder / CARD).write_text(model_card(context.pipeline.spec, _facts(trained, context)))
     (folder / "reference_histograms.json").write_text(json.dumps(describe(trained.bundle.reference), indent=1))
     (folder / "reason.json").write_text(context.request.reason.model_dump_json(indent=1, exclude_none=True))
     if trained.fitted.trials:

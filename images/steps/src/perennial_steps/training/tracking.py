@@ -31,6 +31,11 @@ class Run:
 
     id: str
     artifact_uri: str
+    experiment_id: str
+
+    def page(self, mlflow_url: str, artifact: str) -> str:
+        """Where a person reads one of the run's artifacts."""
+        return f"{mlflow_url.rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.id}/artifacts/{artifact}"
 
 
 class TrackingRest(MlflowRest):
@@ -163,7 +168,8 @@ def recorded(tracking: Tracking, name: str, tags: Mapping[str, str]) -> Iterator
 
 
 def _run(raw: Mapping[str, Any]) -> Run:
-    return Run(str(raw["info"]["run_id"]), str(raw["info"]["artifact_uri"]))
+    info = raw["info"]
+    return Run(str(info["run_id"]), str(info["artifact_uri"]), str(info["experiment_id"]))
 
 
 def _now() -> int:
