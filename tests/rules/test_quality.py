@@ -260,3 +260,39 @@ def test_labels_of_a_pipeline_that_asks_for_no_quality_may_be_late(judged) -> No
     due(judged, 0.1)
     del judged.series[next(key for key in judged.series if key.startswith(names.QUALITY_MIN_LABELLED))]
     assert judged.alertnames(LATE) == []
+
+
+def unread(world: Any, up: Any) -> Any:
+    return world.set(names.QUALITY_LOGS_UP, up, pipeline="demo", job="quality", instance="q:1")
+
+
+def test_logs_that_cannot_be_read_fire_after_a_quarter_of_an_hour(judged) -> None:
+    unread(judged, 0)
+    assert judged.alertnames(50) == []
+    judged.check_alert(
+        names.ALERT_QUALITY_UNREAD,
+        LATE,
+        {"pipeline": "demo", "severity": "warning", "action": "none"},
+        {
+            "summary": "demo: its logs have not been readable for 15 minutes, quality is not measured",
+            "description": "The exporter of quality cannot read the predictions or labels of demo. The figures of the last time hold, so "
+            "that neither PerennialQualityLow nor a retraining for quality can be relied on.",
+            "runbook_url": f"{BASE}/PerennialQualityUnread.md",
+        },
+    )
+
+
+@pytest.mark.parametrize("up", [[1] * 101, [0, 0, 0, 1] * 25 + [1]], ids=["readable", "now and then not"])
+def test_logs_that_are_read_are_silent(judged, up: list[int]) -> None:
+    unread(judged, up)
+    assert [judged.alertnames(step) for step in (LATE, 95)] == [[], []]
+
+
+def test_logs_that_can_be_read_again_resolve_it(judged) -> None:
+    unread(judged, [0] * 66 + [1] * 35)
+    assert [judged.alertnames(step) == [names.ALERT_QUALITY_UNREAD] for step in (65, 75, 95)] == [True, True, False]
+
+
+def test_a_restart_of_the_exporter_begins_the_quarter_of_an_hour_anew_and_no_exporter_is_silent(judged) -> None:
+    unread(judged, [0] * 40 + [None] * 61)
+    assert [judged.alertnames(step) for step in (39, LATE)] == [[], []]

@@ -126,7 +126,7 @@ LOAD = Row(
             units.NoUnit,
             (Query(f"min by (pipeline) (min_over_time({names.QUALITY_LOGS_UP}[$__interval]))", "{{pipeline}}"),),
             states=UP,
-            runbook=names.ALERT_MONITORING_DOWN,
+            runbook=names.ALERT_QUALITY_UNREAD,
         ),
     ),
 )
