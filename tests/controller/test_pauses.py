@@ -161,6 +161,11 @@ async def test_after_retrainings_in_vain_alerts_wait_until_somebody_resumes(worl
         assert (await client.metrics())[since] == 0
 
 
+async def test_what_the_controller_itself_uses_is_a_metric(world: Any) -> None:
+    async with world.controller() as client:
+        assert (await client.metrics())["process_resident_memory_bytes"] > 1e7
+
+
 async def test_since_when_retraining_is_paused_is_a_metric(world: Any) -> None:
     paused = 'perennial_paused_since_timestamp_seconds{pipeline="flights"}'
     async with world.controller() as client:

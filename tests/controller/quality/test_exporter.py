@@ -307,6 +307,7 @@ def test_it_serves_its_figures_as_a_process_and_ends_cleanly(
         running.kill()
         running.wait(10)
     assert 'perennial_quality{metric="roc_auc",pipeline="flights",version="7"} 1.0' in text
+    assert "\nprocess_resident_memory_bytes " in text
     assert "Traceback" not in (flights.folder / "log").read_text()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from perennial_controller.cases import DecisionKind
 from perennial_controller.ledger import Backlog
@@ -20,6 +20,7 @@ class ControllerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.decisions = Counter(names.DECISIONS, "Decisions taken", ("pipeline", "decision"), registry=self.registry)
         self.deliveries = Counter(
             names.DELIVERIES,

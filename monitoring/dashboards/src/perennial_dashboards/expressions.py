@@ -119,11 +119,8 @@ def fired(*matchers: str, by: str) -> str:
 
 
 def accepted(matcher: str) -> str:
-    """There while a run was accepted within the last minute. increase() does not see the first sample of a counter; this does, unless the
-    controller itself was not seen a minute ago."""
-    made = series(names.DECISIONS, matcher, ACCEPTED)
-    now, before = f"sum by (pipeline) ({made})", f"sum by (pipeline) ({made} offset 1m)"
-    return f"(({now} > {before}) or ({now} unless {before})) and on (pipeline) {names.DRIFT_THRESHOLD} offset 1m"
+    """There while a run was accepted within the last minute."""
+    return f"sum by (pipeline) (increase({series(names.DECISIONS, matcher, ACCEPTED)}[1m])) > 0"
 
 
 def succeeded(matcher: str) -> str:

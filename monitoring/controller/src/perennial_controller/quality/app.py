@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -26,6 +26,7 @@ _REST_AT_MOST = 30.0
 def make_app(exporter: Exporter, every: float) -> Starlette:
     """The application; its lifespan keeps the exporter refreshed `every` so many seconds, or less often where that takes long."""
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
     registry.register(exporter)
     first = asyncio.Event()
 
