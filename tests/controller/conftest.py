@@ -245,7 +245,7 @@ class World:
         draft.replace(folder / "pipeline.yaml")
         return folder
 
-    def validated(self, pipeline: str, data_version: int, passed: bool = True) -> None:
+    def validated(self, pipeline: str, data_version: int, passed: bool = True, labelled: int | None = None) -> None:
         now = datetime.now(UTC)
         record = ValidationRecord(
             pipeline=pipeline,
@@ -255,6 +255,7 @@ class World:
             at=now,
             expectations_digest="0" * 64,
             rows=1,
+            labelled=labelled,
             first=now,
             last=now,
         )

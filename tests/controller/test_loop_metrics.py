@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
-from perennial_controller.figures import budget_left, run_due
+from perennial_controller.cases import HELD, DecisionKind, Pause, Run
+from perennial_controller.events import ALL_PIPELINES
+from perennial_controller.figures import Figures, Runs, budget_left, compute_left, run_due
 from perennial_spec.load import load_pipeline
 
 ASKED = {"reason": "why not", "actor": "ada"}
@@ -54,7 +56,7 @@ async def test_a_pipeline_that_never_ran_has_zeros_and_no_moments(world: Any) ->
     assert metrics.pop(f"perennial_budget_runs_left{OF}") == 1000
     assert set(metrics.values()) == {0.0}
     assert sum(name.startswith("perennial_runs_total") for name in metrics) == 6
-    assert sum(name.startswith("perennial_controller_held_events") for name in metrics) == 6
+    assert sum(name.startswith("perennial_controller_held_events") for name in metrics) == 8
     assert not any("timestamp" in name for name in metrics)
 
 
@@ -144,7 +146,7 @@ async def test_alerts_that_are_held_back_are_counted_by_why(world: Any, make_ale
         await client.decided(id, "over_budget")
         metrics = await client.metrics()
     held = {name.split('"')[1]: n for name, n in metrics.items() if name.startswith("perennial_controller_held")}
-    others = dict.fromkeys(("breaker_open", "cooling_down", "merged", "paused", "waiting_for_data"), 0)
+    others = dict.fromkeys((str(kind) for kind in HELD - {DecisionKind.OVER_BUDGET}), 0)
     assert held == {"over_budget": 1, **others}
     assert metrics[f"perennial_budget_runs_left{OF}"] == 0
 
@@ -242,6 +244,37 @@ def test_nothing_is_due_without_a_schedule_that_comes(spec_with: Any, retraining
 
 def test_the_budget_that_is_left_is_the_one_that_the_policy_spends(spec_with: Any) -> None:
     spec = spec_with("{budget: {runs: 2, per: 1d}}")
-    assert budget_left(spec, (), NOW) == 2
-    assert budget_left(spec, (NOW - DAY, NOW - timedelta(hours=23)), NOW) == 1
-    assert budget_left(spec, (NOW, NOW, NOW), NOW) == 0
+    assert budget_left(spec, Runs(), NOW) == 2
+    assert budget_left(spec, Runs(recent=(ran(NOW - DAY), ran(NOW - timedelta(hours=23)))), NOW) == 1
+    assert budget_left(spec, Runs(recent=(ran(NOW),) * 3), NOW) == 0
+    assert compute_left(spec, Runs(), NOW) is None
+
+
+def test_a_budget_of_time_is_left_until_runs_have_taken_it_and_then_no_run_is(spec_with: Any) -> None:
+    spec = spec_with("{budget: {runs: 9, per: 1d, compute: 3h}}")
+    hours = [timedelta(hours=hour) for hour in range(24)]
+    old, first = ran(NOW - DAY - hours[1], hours[5]), ran(NOW - hours[20], hours[2])
+    assert compute_left(spec, Runs(recent=(old, first)), NOW) == hours[1]
+    assert budget_left(spec, Runs(recent=(old, first)), NOW) == 8
+    active = Run("flights", "r", NOW - hours[2], True, True, NOW - hours[1], None)
+    assert compute_left(spec, Runs(recent=(first, active)), NOW) == timedelta(0)
+    assert budget_left(spec, Runs(recent=(first, active)), NOW) == 0
+
+
+def test_what_was_due_while_retraining_was_paused_is_past(spec_with: Any) -> None:
+    spec = spec_with("{schedule: '@weekly'}", "  runs: {longest: 3h}\n")
+    assert run_due(spec, NOW - 90 * DAY, NOW - 30 * DAY, NOW) == datetime(2026, 6, 7, 3, tzinfo=UTC)
+
+
+def test_when_the_last_pause_ended_is_known_whichever_way_it_ended() -> None:
+    ran_out = Pause(NOW - DAY, NOW - timedelta(hours=2), "ann", "-", of_all=True)
+    lasting = Pause(NOW - DAY, None, "ann", "-")
+    assert Figures({}, {}).paused_until("flights", NOW) is None
+    assert Figures({}, {}, {"flights": lasting}).paused_until("flights", NOW) is None
+    assert Figures({}, {}, {ALL_PIPELINES: ran_out}).paused_until("flights", NOW) == ran_out.until
+    both = Figures({}, {}, {ALL_PIPELINES: ran_out}, {"flights": NOW - timedelta(hours=1)})
+    assert both.paused_until("flights", NOW) == NOW - timedelta(hours=1)
+
+
+def ran(accepted: datetime, took: timedelta = timedelta(0)) -> Run:
+    return Run("flights", "r", accepted, False, True, accepted, accepted + took)

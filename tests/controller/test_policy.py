@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perennial_controller.cases import HELD, DecisionKind, Event, Facts, History, Pause, Run
-from perennial_controller.policy import TRIGGER_OF, decide, needs_facts
+from perennial_controller.policy import TRIGGER_OF, compute_spent, decide, needs_facts, priority_of
 from perennial_spec import names
 from perennial_spec.pipeline import PipelineSpec
 
@@ -357,6 +357,109 @@ def test_stale_data_retrains_without_new_data_for_the_run_itself_looks_for_some(
     assert decide(stale, History(), spec(on=["freshness"]), NOW, Facts()).kind == DecisionKind.ACCEPTED
 
 
+TICK = Event("schedule", "flights")
+NIGHT = {"quiet_hours": {"start": "10:00", "end": "14:00", "let_through": ["quality"]}, "on": ["drift", "quality"]}
+
+
+@pytest.mark.parametrize(
+    ("event", "history", "kind", "words"),
+    [
+        (TICK, History(), DecisionKind.ACCEPTED, "it is due by retraining.schedule, and no run is active"),
+        (TICK, History((ran(0.5), ran(1)), in_vain=9), DecisionKind.ACCEPTED, "it is due"),
+        (TICK, History((ran(1, True),)), DecisionKind.MERGED, "run run-1, accepted 2026-06-01 11:00:00 UTC"),
+        (TICK, History(pauses=(PAUSED,)), DecisionKind.PAUSED, "ann has paused this pipeline"),
+        (
+            replace(TICK, superseded_by=9),
+            History(pauses=(PAUSED,)),
+            DecisionKind.SUPERSEDED,
+            "decision 9 is about the same",
+        ),
+    ],
+    ids=["due", "neither cooldown nor budget nor breaker", "merged", "paused", "an older tick"],
+)
+def test_a_tick_of_the_schedule(event: Event, history: History, kind: DecisionKind, words: str) -> None:
+    decision = decide(event, history, spec(), NOW, Facts())
+    assert decision.kind == kind
+    assert words in decision.reason
+
+
+def test_an_alert_that_a_newer_one_supersedes_starts_nothing_unless_it_is_left_alone() -> None:
+    assert decide(replace(DRIFT, superseded_by=7), History(), spec(), NOW, NEW_DATA).kind == DecisionKind.SUPERSEDED
+    assert decide(DRIFT, History(), spec(), NOW, NEW_DATA).kind == DecisionKind.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        (DRIFT, DecisionKind.QUIET_HOURS),
+        (TICK, DecisionKind.QUIET_HOURS),
+        (alert(names.ALERT_QUALITY), DecisionKind.ACCEPTED),
+        (PERSON, DecisionKind.ACCEPTED),
+        (DATA, DecisionKind.ACCEPTED),
+        (REGRESSION, DecisionKind.ROLLING_BACK),
+    ],
+    ids=["drift", "schedule", "let through", "person", "data", "rollback"],
+)
+def test_quiet_hours_hold_alerts_and_the_schedule_alone(event: Event, kind: DecisionKind) -> None:
+    decision = decide(event, History(), spec(**NIGHT), NOW, WATCHED)
+    assert decision.kind == kind
+    if kind == DecisionKind.QUIET_HOURS:
+        assert decision.reason == "retraining.quiet_hours last until 2026-06-01 14:00:00 UTC"
+        assert decide(event, History(), spec(**NIGHT), NOW + 2 * HOUR, WATCHED).kind == DecisionKind.ACCEPTED
+
+
+def took(hours_ago: float, hours: float | None) -> Run:
+    """A run that began when it was accepted; one that is active when it did not end."""
+    accepted = NOW - hours_ago * HOUR
+    ended = None if hours is None else accepted + hours * HOUR
+    return Run("flights", f"run-{hours_ago:g}", accepted, hours is None, True, accepted, ended)
+
+
+def test_the_time_that_runs_took_is_a_budget_too() -> None:
+    policy = spec(cooldown="0s", budget={"runs": 9, "per": "1d", "compute": "5h"})
+    assert decide(DRIFT, History((took(2, 1), took(10, 3))), policy, NOW, NEW_DATA).kind == DecisionKind.ACCEPTED
+    decision = decide(DRIFT, History((took(2, 2), took(10, 3), took(25, 9))), policy, NOW, NEW_DATA)
+    assert decision.kind == DecisionKind.OVER_BUDGET
+    assert decision.reason == (
+        "runs since 2026-06-01 02:00:00 UTC took 300 min; retraining.budget is 5h of compute per 1d, "
+        "so no alert starts one before 2026-06-02 02:00:00 UTC"
+    )
+    later = NOW + 14 * HOUR
+    still = replace(DRIFT, last_seen=later)
+    assert decide(still, History((took(2, 2), took(10, 3))), policy, later, NEW_DATA).kind == DecisionKind.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("labelled", "tried", "kind"),
+    [
+        ({5: 2000, 3: 1000}, None, DecisionKind.ACCEPTED),
+        ({5: 1999, 3: 1000}, None, DecisionKind.WAITING_FOR_DATA),
+        ({5: 2500, 4: 1800, 3: 1000}, 4, DecisionKind.WAITING_FOR_DATA),
+        ({5: 2500}, None, DecisionKind.ACCEPTED),
+        ({}, None, DecisionKind.ACCEPTED),
+    ],
+    ids=["enough", "too few", "too few since it was tried", "not counted then", "not counted"],
+)
+def test_a_least_number_of_new_labels(labelled: dict[int, int], tried: int | None, kind: DecisionKind) -> None:
+    facts = replace(NEW_DATA, labelled=labelled)
+    decision = decide(DRIFT, History(tried_data_version=tried), spec(min_new_labels=1000), NOW, facts)
+    assert decision.kind == kind
+    if kind == DecisionKind.WAITING_FOR_DATA:
+        assert "rows with a label have landed since version" in decision.reason
+        assert "retraining.min_new_labels is 1,000" in decision.reason
+
+
+def test_the_first_model_waits_for_labels_too() -> None:
+    first = Facts(validated_version=0, labelled={0: 10})
+    decision = decide(DRIFT, History(), spec(min_new_labels=1000), NOW, first)
+    assert decision.reason == "10 rows with a label have landed so far; retraining.min_new_labels is 1,000"
+
+
+def test_quality_goes_before_freshness_and_freshness_before_drift() -> None:
+    asked = [DRIFT, alert(names.ALERT_DATA_STALE), alert(names.ALERT_QUALITY), PERSON, REGRESSION]
+    assert sorted(asked, key=priority_of) == [REGRESSION, PERSON, asked[2], asked[1], DRIFT]
+
+
 @pytest.mark.parametrize("event", [DRIFT, PERSON, DATA])
 def test_no_event_starts_a_run_of_a_pipeline_that_does_not_exist(event: Event) -> None:
     decision = decide(event, History(), None, NOW, NEW_DATA)
@@ -444,3 +547,85 @@ def test_the_reason_changes_only_with_the_decision(history: History, spec: Pipel
     soon = decide(DRIFT, history, spec, NOW + timedelta(seconds=moment), NEW_DATA)
     if now.kind == soon.kind and now.kind != DecisionKind.OVER_BUDGET:
         assert now == soon
+
+
+# -- what must hold over time, whatever comes when --
+
+
+@dataclass
+class _Month:
+    """A pipeline whose alerts, ticks and people come at any time, and whose runs end when they like."""
+
+    spec: PipelineSpec
+    now: datetime = NOW
+    runs: list[Run] = field(default_factory=list)
+    version: int = 5
+    tried: int | None = None
+    accepted_by_alert: list[datetime] = field(default_factory=list)
+
+    def decide(self, event: Event) -> DecisionKind:
+        history = History(tuple(reversed(self.runs)), self.tried)
+        kind = decide(
+            replace(event, last_seen=self.now), history, self.spec, self.now, Facts(self.version, "1", 3)
+        ).kind
+        if kind == DecisionKind.ACCEPTED:
+            assert not any(run.active for run in self.runs), "two runs at once"
+            if event.kind == "alert":
+                self._keeps_budget_and_cooldown()
+                self.accepted_by_alert.append(self.now)
+            self.runs.append(Run("flights", f"r{len(self.runs)}", self.now, True, True, self.now))
+            self.tried = self.version
+        return kind
+
+    def _keeps_budget_and_cooldown(self) -> None:
+        retraining = self.spec.retraining
+        since = self.now - retraining.budget.per
+        assert all(run.accepted_at + retraining.cooldown <= self.now for run in self.runs)
+        assert sum(run.accepted_at > since for run in self.runs) < retraining.budget.runs
+        if retraining.budget.compute is not None:
+            assert compute_spent(retraining.budget, self.runs, self.now) < retraining.budget.compute
+
+    def end(self) -> None:
+        self.runs = [replace(run, active=False, finished_at=run.finished_at or self.now) for run in self.runs]
+
+
+_moves = st.one_of(
+    st.tuples(st.just("drift"), st.none()),
+    st.tuples(st.just("person"), st.none()),
+    st.tuples(st.just("tick"), st.none()),
+    st.tuples(st.just("data"), st.none()),
+    st.tuples(st.just("end"), st.none()),
+    st.tuples(st.just("wait"), st.integers(-120, 3000)),  # minutes; a clock that was put back too
+)
+_budgets = st.builds(
+    lambda cooldown, runs, per, compute: spec(
+        cooldown=f"{cooldown}h",
+        budget={"runs": runs, "per": f"{per}h", **({} if compute is None else {"compute": f"{compute}m"})},
+    ),
+    st.integers(0, 12),
+    st.integers(1, 4),
+    st.integers(1, 48),
+    st.none() | st.integers(1, 600),
+)
+
+
+@given(policy=_budgets, moves=st.lists(_moves, max_size=60))
+def test_no_sequence_of_events_breaks_budget_or_cooldown_or_starts_two_runs_or_starves_an_alert(
+    policy: PipelineSpec, moves: list[tuple[str, int | None]]
+) -> None:
+    month = _Month(policy)
+    for move, minutes in moves:
+        if move == "wait":
+            month.now += timedelta(minutes=minutes or 0)
+        elif move == "end":
+            month.end()
+        elif move == "data":
+            month.version += 1
+        else:
+            month.decide({"drift": DRIFT, "person": PERSON, "tick": TICK}[move])
+    # An alert that goes on firing while runs end, data comes and nobody stands in the way is answered in bounded time.
+    month.end()
+    month.version += 1
+    month.now = max([month.now, *(run.accepted_at for run in month.runs)])  # the clock is put right
+    month.now += max(policy.retraining.cooldown, policy.retraining.budget.per) + timedelta(seconds=1)
+    assert month.decide(DRIFT) == DecisionKind.ACCEPTED

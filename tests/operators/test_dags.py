@@ -11,11 +11,11 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG, BaseOperator, TriggerRule
 from airflow.serialization.serialized_objects import DagSerialization
 
-from perennial_operators import build_dags
+from perennial_operators import build_dags, pipeline_dag
 from perennial_operators.local import LocalStepOperator
 from perennial_spec.canvas import Canvas
 from perennial_spec.errors import PlatformError
-from perennial_spec.load import load_pipeline
+from perennial_spec.load import Pipeline, load_pipeline
 
 PROJECT = Path(__file__).parents[2]
 
@@ -146,13 +146,17 @@ def test_runs_come_one_at_a_time_unpaused_and_are_not_caught_up(write_pipeline: 
         assert all(found.owner == "growth" for found in dag.tasks)
 
 
-def test_training_is_scheduled_as_the_specification_says_and_does_not_start_when_added(write_pipeline: Any) -> None:
+def test_airflow_starts_no_training_by_itself_for_the_schedule_is_the_controllers(write_pipeline: Any) -> None:
     dags = build_dags(write_pipeline(retraining={"schedule": "30 4 * * 1"}).parent)
-    timetable = cast("Any", dags["churn"].timetable)
+    assert [cast("Any", dags[name]).schedule for name in ("churn", "churn.data")] == [None, None]
+
+
+def test_a_dag_of_ones_own_may_be_scheduled_and_does_not_start_when_added(pipeline: Pipeline) -> None:
+    dag = pipeline_dag(pipeline, schedule="30 4 * * 1")
+    timetable = cast("Any", dag.timetable)
     assert (timetable.expression, str(timetable.timezone)) == ("30 4 * * 1", "UTC")
-    assert dags["churn"].start_date is None  # with one, Airflow makes up for the tick before the DAG was added
+    assert dag.start_date is None  # with one, Airflow makes up for the tick before the DAG was added
     assert timetable.run_immediately == timedelta(minutes=5)
-    assert dags["churn.data"].schedule is None
 
 
 def test_retirement_comes_once_a_day_at_a_minute_of_each_pipelines_own(write_pipeline: Any) -> None:

@@ -80,9 +80,9 @@ def test_failed_requests_are_a_share_and_0_before_the_first(world) -> None:
     assert figures(world, share) == {"good": 0, "bad": pytest.approx(0.5)}
 
 
-def test_a_run_is_marked_when_it_is_accepted_the_first_one_too(world) -> None:
+def test_a_run_is_marked_when_it_is_accepted(world) -> None:
     by = {"pipeline": "demo", "decision": "accepted"}
-    world.pipeline().set(names.DECISIONS, [0.0] * 30 + [1.0] * 20 + [2.0] * 31, start=30, **by)
+    world.pipeline().set(names.DECISIONS, [0.0] * 30 + [1.0] * 20 + [2.0] * 31, **by)
     steps = (29, 30, 32, 34, 49, 50, 52, 54)
     found = world.values({str(step): (of.accepted(of.CHOSEN).replace("$pipeline", ".*"), step) for step in steps})
     assert [bool(found[str(step)]) for step in steps] == [False, True, True, False, False, True, True, False]

@@ -91,7 +91,10 @@ def pipeline_dag(pipeline: Pipeline, *, dag_id: str | None = None, schedule: str
 
 
 def _training_dag(pipeline: Pipeline) -> DAG:
-    with _dag(pipeline, names.dag_id(pipeline.name), pipeline.spec.retraining.schedule, auto_register=False) as dag:
+    # No schedule: the controller starts runs by `retraining.schedule`, so that they are on record, and can be paused.
+    if pipeline.spec.retraining.schedule:
+        CronTriggerTimetable(pipeline.spec.retraining.schedule, timezone="UTC").validate()
+    with _dag(pipeline, names.dag_id(pipeline.name), None, auto_register=False) as dag:
         asked = [approval_group(pipeline)] if pipeline.spec.deployment.approval == "required" else []
         chain(data_group(pipeline), training_group(pipeline), *asked, rollout_group(pipeline))
     return dag

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from deltalake import DeltaTable
 
 from perennial_spec.step import StepResult, Verdict, parse_result
 from perennial_spec.validation import latest_passed, read_record
@@ -22,6 +23,12 @@ def expecting(*expectations: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]
 
 def page(result: StepResult) -> str:
     return Path(unquote(urlsplit(result.outputs["docs_uri"]).path)).read_text()
+
+
+def labelled(room: Any, version: int) -> int:
+    """Rows of a version that have a label, counted."""
+    rows = DeltaTable(f"{room.root}/store/demo/data", version=version).to_pyarrow_table(columns=["late"])
+    return int(rows.num_rows - rows["late"].null_count)
 
 
 @pytest.fixture
@@ -51,6 +58,12 @@ def test_expectations_that_hold_pass_and_are_documented(landed) -> None:
     record = latest_passed(str(landed.root / "store"), "demo")
     assert record is not None
     assert (record.data_version, record.rows, record.passed) == (1, 400, True)
+    assert record.labelled == labelled(landed, 1) > 0
+    earlier = landed.validate(0)
+    assert earlier.verdict is Verdict.PASS
+    first = read_record(str(landed.root / "store"), "demo", 0)
+    assert first is not None
+    assert first.labelled == labelled(landed, 0) < record.labelled
     assert record.last is not None
     assert record.last.isoformat() == "2024-02-09T07:00:00+00:00"
     assert record.checks == result.outputs["checks"]

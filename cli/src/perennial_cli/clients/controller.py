@@ -99,6 +99,16 @@ class Pause:
     reason: str
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """What would be decided now."""
+
+    decision: str
+    reason: str
+    others: list[dict[str, Any]]
+    """What is open: id, kind, summary, now (the decision that is in force), decision, reason."""
+
+
 def warnings(url: str, seconds: float = 2.0) -> list[str]:
     """What the controller at `url` wants people to know though it is ready; nothing when it does not answer, for others tell that."""
     import httpx
@@ -134,6 +144,15 @@ class Controller:
     def request_run(self, pipeline: str, reason: str, actor: str) -> Decision:
         """Ask for a training run; the answer says what was decided and why."""
         return self._post(f"/api/v1/pipelines/{pipeline}/runs", {"reason": reason, "actor": actor})
+
+    def rehearse_run(self, pipeline: str) -> Rehearsal:
+        """What would be decided on a request for a training run, and on what is open; nothing is written."""
+        path = f"/api/v1/pipelines/{pipeline}/runs"
+        body = {"reason": "dry run", "actor": "perennial"}
+        response = ask(self._client, "POST", path, part="controller", json=body, params={"dry_run": "true"})
+        if response.status_code != 200:
+            raise refused(response, part="controller")
+        return Rehearsal(**response.json())
 
     def announce_data(self, pipeline: str, summary: str, key: str | None = None) -> Decision:
         """Tell that new data is at the sources: it is landed and validated. The same key twice starts one run."""

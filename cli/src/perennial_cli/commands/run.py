@@ -19,6 +19,9 @@ def command(
     name: Annotated[str, typer.Argument(help="Name of the pipeline.")],
     reason: Annotated[str, typer.Option(help="Why; kept in the ledger and with the model.")] = "asked for by hand",
     wait: Annotated[bool, typer.Option(help="Follow the run until it ends.")] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be decided on this and on what is open; start nothing.")
+    ] = False,
 ) -> None:
     """Train, evaluate and deploy now. Exits 0 when the run succeeded, 1 when it failed, 3 when it was not started."""
     from perennial_cli.clients.controller import Controller
@@ -28,8 +31,27 @@ def command(
 
     discover(pipelines_dir()).get(name)  # a typo or a broken spec is told here, before anything is asked
     platform = connection.load()
+    if dry_run:
+        rehearse(platform, name)
+        return
     decision = Controller(platform).request_run(name, reason, getpass.getuser())
     show(platform, decision, wait=wait)
+
+
+def rehearse(platform: Platform, name: str) -> None:
+    """Print what would be decided now. Exits 3 when no run would be started."""
+    from perennial_cli.clients.controller import Controller
+    from perennial_cli.console import make_console
+
+    console, found = make_console(), Controller(platform).rehearse_run(name)
+    console.print(f"would be {found.decision.replace('_', ' ')}: {found.reason}", markup=False)
+    for other in found.others:
+        console.print(
+            f"  decision {other['id']} ({other['summary']}) would be {other['decision'].replace('_', ' ')}: {other['reason']}",
+            markup=False,
+        )
+    if found.decision != "accepted":
+        raise typer.Exit(NOT_STARTED)
 
 
 def show(platform: Platform, decision: Decision, *, wait: bool) -> None:

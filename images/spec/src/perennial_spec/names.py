@@ -134,6 +134,7 @@ PAUSED_SINCE = "perennial_paused_since_timestamp_seconds"  # pipeline
 WATCH_UNTIL = "perennial_watch_until_timestamp_seconds"  # pipeline, version
 ROLLBACKS = "perennial_rollbacks_total"  # pipeline, result (done, away, refused)
 BUDGET_LEFT = "perennial_budget_runs_left"  # pipeline
+BUDGET_SECONDS_LEFT = "perennial_budget_compute_seconds_left"  # pipeline
 WATCHDOG_RECEIVED = "perennial_watchdog_last_received_timestamp_seconds"
 PIPELINE_BROKEN = "perennial_pipeline_broken"  # pipeline (1)
 

@@ -47,6 +47,8 @@ class ValidationRecord(Model):
     """SHA-256 over what was checked: the same version is validated again only when this changes."""
     rows: int = Field(ge=0)
     """Rows that were looked at: those in the pipeline's window."""
+    labelled: int | None = Field(default=None, ge=0)
+    """Rows of the whole table that have a label; None where it was not counted."""
     first: datetime | None = None
     last: datetime | None = None
     """Timestamps of the oldest and newest row that were looked at, UTC."""

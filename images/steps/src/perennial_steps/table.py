@@ -209,6 +209,23 @@ def read_window(
             ) from error
 
 
+def count_filled(uri: str, version: int, column: str) -> int | None:
+    """Rows of a version that have a value in `column`, by the statistics in the log; None where files lack them.
+
+    Raises:
+        PlatformError: the store does not answer.
+    """
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+    with store_errors(uri):
+        actions = pa.table(DeltaTable(uri, version=version).get_add_actions(flatten=True)).to_pydict()
+    rows, missing = actions.get("num_records", []), actions.get(f"null_count.{column}", [])
+    if len(rows) != len(missing) or None in {*rows, *missing}:
+        return None
+    return int(sum(rows) - sum(missing))
+
+
 def delete_unneeded(uri: str, pinned: Sequence[int], after: timedelta) -> int:
     """Delete files that left the table more than `after` ago, but for those of the versions `pinned`; how many they were.
 

@@ -91,6 +91,7 @@ def _validate(pipeline: Pipeline, uri: str, version: int, digest: str, store: st
         at=datetime.now(UTC),
         expectations_digest=digest,
         rows=window.num_rows,
+        labelled=table.count_filled(uri, version, pipeline.spec.data.label.column),
         first=first,
         last=last,
     )

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from perennial_controller.alertmanager import Notification, event_of
-from perennial_controller.cases import DecisionKind, NoteKind, OrderKind, RunKind
+from perennial_controller.cases import DecisionKind, Event, NoteKind, OrderKind, RunKind
 from perennial_controller.controller import LEDGER_ERRORS, Controller, brief, utc_now
 from perennial_controller.entry import Entry
 from perennial_controller.events import ALL_PIPELINES, NewEvent
@@ -129,8 +129,13 @@ async def receive_alerts(controller: Controller, request: Request) -> Response:
 
 
 async def request_run(controller: Controller, request: Request) -> Response:
-    """A person asks for a training run: 202 when it starts one, 200 with the reason when it does not."""
+    """A person asks for a training run: 202 when it starts one, 200 with the reason when it does not.
+
+    With `?dry_run=true` only says what would be decided.
+    """
     wanted = await read(request, RunRequest)
+    if _flag(request, "dry_run"):
+        return await _rehearse(controller, request)
     return await _ask(controller, request, "person", wanted.reason, wanted.actor)
 
 
@@ -226,6 +231,25 @@ async def _ask(controller: Controller, request: Request, kind: RunKind, summary:
     return JSONResponse(entry.to_json(), 202 if written.new and entry.started else 200)
 
 
+async def _rehearse(controller: Controller, request: Request) -> Response:
+    """What would be decided on a person's request, and on each alert that is open; nothing is written."""
+    name = _known(controller, request)
+    async with asyncio.timeout(_DB_SECONDS):
+        found = await controller.decider.rehearse(name, Event("person", name))
+    others = [
+        {
+            "id": entry.id,
+            "kind": entry.kind,
+            "summary": entry.summary,
+            "now": entry.decision,
+            "decision": decision.kind,
+            "reason": decision.reason,
+        }
+        for entry, decision in found.others
+    ]
+    return JSONResponse({"decision": found.answer.kind, "reason": found.answer.reason, "others": others})
+
+
 async def list_decisions(controller: Controller, request: Request) -> Response:
     """The newest decisions on a pipeline, also on one that is gone; older ones with `before`, the id that a page ended with."""
     limit, before = _number(request, "limit", 20, 200), _number(request, "before", 2**63 - 1, 2**63 - 1)
@@ -307,6 +331,13 @@ def _known(controller: Controller, request: Request) -> str:
 
 def _not_found(controller: Controller, name: str) -> PipelineNotFound:
     return PipelineNotFound.of(name, controller.specs.names(), str(controller.settings.platform.pipelines_dir))
+
+
+def _flag(request: Request, name: str) -> bool:
+    text = request.query_params.get(name, "false").lower()
+    if text not in {"true", "false"}:
+        raise RequestError(f"{name} is {text[:40]!r}", where=request.url.path, expected="true or false")
+    return text == "true"
 
 
 def _number(request: Request, name: str, default: int, most: int) -> int:

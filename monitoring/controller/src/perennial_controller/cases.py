@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal, get_args
 
@@ -35,7 +36,10 @@ class DecisionKind(StrEnum):
     """Too many retrainings have led to nothing: a person must look first."""
     COOLING_DOWN = "cooling_down"
     OVER_BUDGET = "over_budget"
+    QUIET_HOURS = "quiet_hours"
     WAITING_FOR_DATA = "waiting_for_data"
+    SUPERSEDED = "superseded"
+    """A newer event says the same. Should that one end first, an alert that still fires is asked again."""
     RESOLVED = "resolved"
     """The alert ended before it started a run."""
     IGNORED = "ignored"
@@ -50,14 +54,18 @@ class DecisionKind(StrEnum):
 HELD = frozenset(
     {
         DecisionKind.PAUSED,
+        DecisionKind.QUIET_HOURS,
         DecisionKind.BREAKER_OPEN,
         DecisionKind.MERGED,
         DecisionKind.COOLING_DOWN,
         DecisionKind.OVER_BUDGET,
         DecisionKind.WAITING_FOR_DATA,
+        DecisionKind.SUPERSEDED,
     }
 )
 """Decisions on an alert that are taken anew while it fires."""
+HELD_TICKS = frozenset({DecisionKind.PAUSED, DecisionKind.QUIET_HOURS})
+"""Decisions on a tick of the schedule that are taken anew."""
 STARTED = frozenset({DecisionKind.ACCEPTED, DecisionKind.ROLLING_BACK})
 """Decisions that put something into the outbox."""
 
@@ -79,6 +87,8 @@ class Event:
     """When the newest copy of the alert came; None for an event that has no copies."""
     seen_data_version: int | None = None
     """Newest validated version of the data when a run for this alert was accepted that did not succeed; None: there was none."""
+    superseded_by: int | None = None
+    """The ledger's row of a newer event that says the same: an alert of the same labels, a later tick of the schedule."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,15 @@ class Run:
     """Not known to have finished, or not even started."""
     delivered: bool = True
     """Airflow has it."""
+    started_at: datetime | None = None
+    """When Airflow got it."""
+    finished_at: datetime | None = None
+
+    def took(self, now: datetime) -> timedelta:
+        """From its start to its end, or up to now; nothing before Airflow has it."""
+        if self.started_at is None:
+            return timedelta(0)
+        return max((self.finished_at or now) - self.started_at, timedelta(0))
 
 
 @dataclass(frozen=True)
@@ -137,6 +156,8 @@ class Facts:
     """When the traffic was last taken back to the champion."""
     previous_version: str | None = None
     """Where a rollback would go to."""
+    labelled: Mapping[int, int] = field(default_factory=dict)
+    """Rows with a label by version of the data, of the champion's and newer versions, where that is known and asked for."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from perennial_controller.outbox import Outbox
 from perennial_controller.outcomes import Outcomes
 from perennial_controller.registry import Registry
 from perennial_controller.rollbacks import Rollbacks
+from perennial_controller.schedules import due
 from perennial_controller.settings import Settings
 from perennial_controller.specs import Specs
 from perennial_controller.thresholds import Thresholds
@@ -66,6 +67,8 @@ class Controller:
     migrated: bool = False
     _schedules: frozenset[str] | None = None
     """Those that the ledger has noted."""
+    _ticks: frozenset[str] = frozenset()
+    """Keys of the newest ticks, which are written: none is counted as a copy again and again."""
     _figures_read: float = 0.0
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -122,7 +125,7 @@ class Controller:
             self._every("outbox", settings.deliver_every, self.outbox.deliver_due, self.undelivered),
             self._every("outcomes", settings.watch_every, self.outcomes.look),
             self._every("champions", settings.champions_every, self.champions.refresh),
-            self._every("schedules", settings.reload_every, self._note_schedules),
+            self._every("schedules", settings.reload_every, self._keep_schedules),
             self._every("watchdog", settings.look_every, self.watchdog.look),
         ]
         self._tasks = [asyncio.create_task(self._prepare_ledger()), *(asyncio.create_task(loop) for loop in loops)]
@@ -153,12 +156,20 @@ class Controller:
             self.metrics.know(self.specs.names())
         await asyncio.to_thread(self.data_clock.refresh, self.specs.all())
 
-    async def _note_schedules(self) -> None:
+    async def _keep_schedules(self) -> None:
+        """Take note of schedules that are new, and write the ticks that have passed."""
         specs = {pipeline.name: pipeline.spec.retraining.schedule for pipeline in self.specs.all()}
         schedules = frozenset(schedule_mark(name, schedule) for name, schedule in specs.items() if schedule)
         if schedules != self._schedules:
             await self.ledger.keep_schedules(schedules, utc_now())
             self._schedules = schedules
+        if not schedules:
+            return
+        ticks = list(due(self.specs.all(), await self.ledger.marks(), utc_now()))
+        new = [tick for tick in ticks if tick.dedupe_key not in self._ticks]
+        if new and any(event.new for event in await self.ledger.write(new, utc_now())):
+            self.open_events.set()
+        self._ticks = frozenset(tick.dedupe_key for tick in ticks)
 
     async def read_figures(self) -> None:
         """Bring the metrics of the loop up to date, unless they just were.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from perennial_controller.cases import STARTED, Decision, Facts, History
+from perennial_controller.cases import STARTED, Decision, DecisionKind, Event, Facts, History, Run
 from perennial_controller.entry import Entry
+from perennial_controller.events import target_dag
 from perennial_controller.ledger import Ledger
 from perennial_controller.metrics import UNKNOWN, ControllerMetrics
-from perennial_controller.policy import decide, needs_facts
+from perennial_controller.policy import decide, needs_facts, priority_of
 from perennial_controller.specs import Specs
 from perennial_spec.errors import PerennialError
 from perennial_spec.pipeline import PipelineSpec
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 class FindsFacts(Protocol):
     """Where facts come from."""
 
-    async def find(self, pipeline: str) -> Facts:
+    async def find(self, pipeline: str, *, labels: bool = False) -> Facts:
         """Raises PerennialError when they cannot be had now."""
 
 
@@ -54,6 +55,23 @@ class Decider:
         if await self._decide(name, found):
             self.accepted()
 
+    async def rehearse(self, name: str, asked: Event) -> Rehearsal:
+        """What would be decided now, on something that is asked for and on what is open; nothing is written."""
+        found, now = await self._find_out(name), self.clock()
+        async with self.ledger.deciding(name) as deciding:
+            history = await deciding.history(found.history_since(now))
+            entries = await deciding.open_events()
+        newer = superseded(entries)
+        answer = decide(asked, history, found.spec, now, found.facts or Facts(), self.expiry)
+        history = _with_run_of(answer, asked, history, now)
+        others = []
+        for entry in sorted(entries, key=lambda entry: (priority_of(entry.event()), entry.id)):
+            event = replace(entry.event(), superseded_by=newer.get(entry.id))
+            decision = self._one(entry, event, history, found, now)
+            history = _with_run_of(decision, event, history, now)
+            others.append((entry, decision))
+        return Rehearsal(answer, tuple(others))
+
     async def _find_out(self, name: str) -> _Found:
         """What is needed for decisions on a pipeline, asked for before the lock is taken: a slow registry holds nobody else."""
         try:
@@ -63,7 +81,9 @@ class Decider:
         if pipeline is None or not await self._any_needs_facts(name):
             return _Found(pipeline.spec if pipeline else None, None)
         try:
-            return _Found(pipeline.spec, await self.facts.find(name))
+            return _Found(
+                pipeline.spec, await self.facts.find(name, labels=pipeline.spec.retraining.min_new_labels > 0)
+            )
         except PerennialError as error:
             return _Found(pipeline.spec, None, f"not decided yet: {error.what}")
 
@@ -77,8 +97,12 @@ class Decider:
         async with self.ledger.deciding(name) as deciding:
             since = found.history_since(now)
             history = await deciding.history(since)
-            for entry in await deciding.open_events():
-                decision = self._one(entry, history, found, now)
+            entries = await deciding.open_events()
+            newer = superseded(entries)
+            for entry in sorted(entries, key=lambda entry: (priority_of(entry.event()), entry.id)):
+                decision = self._one(
+                    entry, replace(entry.event(), superseded_by=newer.get(entry.id)), history, found, now
+                )
                 if await deciding.decide(entry, decision, now):
                     changed.append((entry, decision))
                 if decision.kind in STARTED:
@@ -89,14 +113,44 @@ class Decider:
             log.info("decision %d on %s of %s: %s: %s", entry.id, entry.kind, name, decision.kind, decision.reason)
         return any(decision.kind in STARTED for _, decision in changed)
 
-    def _one(self, entry: Entry, history: History, found: _Found, now: datetime) -> Decision:
-        event = entry.event()
+    def _one(self, entry: Entry, event: Event, history: History, found: _Found, now: datetime) -> Decision:
         lacks_facts = found.spec is not None and found.facts is None and needs_facts(event)
         if found.trouble and (found.spec is None or lacks_facts):
             return Decision(entry.decision, found.trouble, entry.run_id)
         if lacks_facts:  # it came in after the facts were asked for: the next look has them
             return Decision(entry.decision, entry.reason, entry.run_id)
         return decide(event, history, found.spec, now, found.facts or Facts(), self.expiry)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Decisions that are not taken."""
+
+    answer: Decision
+    """On what was asked for."""
+    others: tuple[tuple[Entry, Decision], ...]
+    """On what is open, in the order in which it would be decided after that."""
+
+
+def _with_run_of(decision: Decision, event: Event, history: History, now: datetime) -> History:
+    """The history as it would be after a decision."""
+    if decision.kind != DecisionKind.ACCEPTED:
+        return history
+    run = Run(target_dag(event.kind, event.pipeline), "that this would start", now, active=True, delivered=False)
+    return replace(history, runs=(run, *history.runs))
+
+
+def superseded(entries: Iterable[Entry]) -> dict[int, int]:
+    """Of open events, the older ones of which a newer says the same: id to the id of the newest."""
+    newest: dict[str, int] = {}
+    for entry in entries:
+        if (subject := entry.subject) is not None and entry.resolved_at is None:
+            newest[subject] = max(entry.id, newest.get(subject, 0))
+    return {
+        entry.id: newest[entry.subject]
+        for entry in entries
+        if entry.subject in newest and entry.id < newest[entry.subject]
+    }
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,14 @@ class Entry:
         """Whether this event has started a run of its own."""
         return self.decision == DecisionKind.ACCEPTED
 
+    @property
+    def subject(self) -> str | None:
+        """What alerts of the same labels share, and ticks of a pipeline's schedule; None of other events."""
+        if self.kind == "schedule":
+            return f"schedule:{self.pipeline}"
+        fingerprint = self.payload.get("fingerprint") if self.kind == "alert" else None
+        return f"alert:{fingerprint}" if fingerprint else None
+
     def event(self) -> Event:
         """What the policy needs of it."""
         return Event(

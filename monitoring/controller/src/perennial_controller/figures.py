@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
-from sqlalchemy import and_, case, false, func, select
+from sqlalchemy import and_, case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from perennial_controller.cases import HELD, Pause
+from perennial_controller.cases import HELD, Pause, Run
 from perennial_controller.events import ALL_PIPELINES
-from perennial_controller.policy import spent
+from perennial_controller.policy import compute_spent, spent
+from perennial_controller.schedules import next_tick
 from perennial_controller.tables import decisions
 from perennial_spec.pipeline import PipelineSpec
 
@@ -43,8 +44,8 @@ class Runs:
     """When Airflow got the run that has not ended; the oldest of them."""
     undelivered_since: datetime | None = None
     """When a run was accepted that Airflow does not have yet; the oldest of them, runs of the data DAG too."""
-    accepted: tuple[datetime, ...] = ()
-    """When its recent runs were accepted."""
+    recent: tuple[Run, ...] = ()
+    """Those that were accepted of late."""
     held: Mapping[str, int] = field(default_factory=dict)
     """Decision that holds an alert back to how many it holds."""
 
@@ -57,37 +58,51 @@ class Figures:
     marks: Mapping[str, datetime]
     pauses: Mapping[str, Pause] = field(default_factory=dict)
     """As `Ledger.pauses`."""
+    resumed: Mapping[str, datetime] = field(default_factory=dict)
+    """When somebody resumed, where that was the last order."""
 
     def paused_since(self, pipeline: str, now: datetime) -> datetime | None:
         """When the pause began that is in force, the older of two; None: none is."""
         found = (self.pauses.get(name) for name in (pipeline, ALL_PIPELINES))
         return min((pause.since for pause in found if pause and pause.lasts(now)), default=None)
 
+    def paused_until(self, pipeline: str, now: datetime) -> datetime | None:
+        """When the last pause ended that is over, of the pipeline or of all; None: there was none."""
+        of = (pipeline, ALL_PIPELINES)
+        ran_out = (pause.until for name in of if (pause := self.pauses.get(name)) and not pause.lasts(now))
+        ended = (self.resumed.get(name) for name in of)
+        return max((moment for moment in (*ran_out, *ended) if moment is not None), default=None)
 
-def budget_left(spec: PipelineSpec, accepted: Iterable[datetime], now: datetime) -> int:
-    """How many runs alerts may still start now (`retraining.budget`)."""
+
+def budget_left(spec: PipelineSpec, runs: Runs, now: datetime) -> int:
+    """How many runs alerts may still start now (`retraining.budget`); none when the time of their runs is used up."""
+    budget, left = spec.retraining.budget, compute_left(spec, runs, now)
+    if left is not None and left <= timedelta(0):
+        return 0
+    return max(budget.runs - len(spent(budget, (run.accepted_at for run in runs.recent), now)), 0)
+
+
+def compute_left(spec: PipelineSpec, runs: Runs, now: datetime) -> timedelta | None:
+    """What is left of `retraining.budget.compute`; None: it is not limited."""
     budget = spec.retraining.budget
-    return max(budget.runs - len(spent(budget, accepted, now)), 0)
+    if budget.compute is None:
+        return None
+    return max(budget.compute - compute_spent(budget, runs.recent, now), timedelta(0))
 
 
-def run_due(spec: PipelineSpec, since: datetime | None, good_accepted: datetime | None) -> datetime | None:
+def run_due(spec: PipelineSpec, since: datetime | None, *later: datetime | None) -> datetime | None:
     """When a good run should have ended, by `retraining.schedule`; None: nothing is due.
 
     Args:
         spec: the pipeline's.
         since: when its schedule was first seen.
-        good_accepted: when the last good run was accepted, whoever asked for it.
+        later: when the last good run was accepted, whoever asked for it, and when the last pause ended: what was due before is past.
     """
-    from croniter import CroniterError, croniter
-
-    moments = [moment for moment in (since, good_accepted) if moment is not None]
+    moments = [moment for moment in (since, *later) if moment is not None]
     if spec.retraining.schedule is None or not moments:
         return None
-    try:
-        tick: datetime = croniter(spec.retraining.schedule, max(moments)).get_next(datetime)
-    except CroniterError:  # Airflow refuses it too: the pipeline has no DAG, and its runs cannot be delivered
-        return None
-    return tick + spec.run_limit
+    tick = next_tick(spec.retraining.schedule, max(moments))
+    return tick + spec.run_limit if tick else None
 
 
 async def read_runs(connection: AsyncConnection, since: datetime) -> dict[str, Runs]:
@@ -95,9 +110,9 @@ async def read_runs(connection: AsyncConnection, since: datetime) -> dict[str, R
 
     Args:
         connection: to the ledger.
-        since: `Runs.accepted` goes back to here.
+        since: `Runs.recent` goes back to here.
     """
-    rows = {row.pipeline: row for row in await connection.execute(_summary(since))}
+    rows = {row.pipeline: row for row in await connection.execute(_summary())}
     pending = select(_t.pipeline, func.min(_t.decided_at)).where(_t.delivery == "pending").group_by(_t.pipeline)
     undelivered = {row[0]: row[1] for row in await connection.execute(pending)}
     held: dict[str, dict[str, int]] = {}
@@ -105,19 +120,30 @@ async def read_runs(connection: AsyncConnection, since: datetime) -> dict[str, R
     counts = select(_t.pipeline, _t.decision, func.count()).where(holding).group_by(_t.pipeline, _t.decision)
     for name, decision, count in await connection.execute(counts):
         held.setdefault(name, {})[decision] = count
+    recent: dict[str, list[Run]] = {}
+    for row in await connection.execute(_recent(since)):
+        run = Run(row.dag_id, row.run_id, row.decided_at, row.outcome is None, True, row.delivered_at, row.finished_at)
+        recent.setdefault(row.pipeline, []).append(run)
     return {
-        name: _runs(rows.get(name), undelivered.get(name), held.get(name, {})) for name in {*rows, *undelivered, *held}
+        name: _runs(rows.get(name), undelivered.get(name), held.get(name, {}), recent.get(name, ()))
+        for name in {*rows, *undelivered, *held}
     }
 
 
 async def read_in_vain(connection: AsyncConnection, pipeline: str) -> int:
     """`Runs.in_vain` of one pipeline, as it is now."""
-    row = (await connection.execute(_summary(None, pipeline))).first()
+    row = (await connection.execute(_summary(pipeline))).first()
     return row.in_vain if row else 0
 
 
-def _summary(since: datetime | None, pipeline: str | None = None) -> Any:
-    """One row for each pipeline, or for the one that is named; runs accepted after `since` are listed, none when None."""
+def _recent(since: datetime) -> Any:
+    """Training runs that were accepted after `since`."""
+    columns = (_t.pipeline, _t.dag_id, _t.run_id, _t.decided_at, _t.outcome, _t.delivered_at, _t.finished_at)
+    return select(*columns).where(_t.delivery.is_not(None), _t.dag_id == _t.pipeline, _t.decided_at > since)
+
+
+def _summary(pipeline: str | None = None) -> Any:
+    """One row for each pipeline, or for the one that is named."""
     result = case(
         (_t.outcome.is_(None), None),
         ((_t.outcome == "success") | (_t.verdict == "promoted"), "promoted"),
@@ -161,7 +187,6 @@ def _summary(since: datetime | None, pipeline: str | None = None) -> Any:
             func.min(of.delivered_at)
             .filter(and_(of.result.is_(None), of.delivery == "delivered"))
             .label("active_since"),
-            func.array_agg(of.decided_at).filter(false() if since is None else of.decided_at > since).label("accepted"),
         )
         .join(last, last.c.pipeline == of.pipeline)
         .outerjoin(resumed, resumed.c.pipeline == of.pipeline)
@@ -174,7 +199,7 @@ def _after(moment: Any, other: Any) -> Any:
     return other.is_(None) | (moment > other)
 
 
-def _runs(row: Any, undelivered_since: datetime | None, held: Mapping[str, int]) -> Runs:
+def _runs(row: Any, undelivered_since: datetime | None, held: Mapping[str, int], recent: Iterable[Run]) -> Runs:
     if row is None:
         return Runs(undelivered_since=undelivered_since, held=held)
     return Runs(
@@ -185,6 +210,6 @@ def _runs(row: Any, undelivered_since: datetime | None, held: Mapping[str, int])
         in_vain=row.in_vain,
         active_since=row.active_since,
         undelivered_since=undelivered_since,
-        accepted=tuple(row.accepted or ()),
+        recent=tuple(recent),
         held=held,
     )

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from perennial_controller.cases import HELD, ORDERS, STARTED, Decision, DecisionKind, History, Pause, Run
+from perennial_controller.cases import HELD, HELD_TICKS, ORDERS, STARTED, Decision, DecisionKind, History, Pause, Run
 from perennial_controller.entry import Entry
 from perennial_controller.events import ALL_PIPELINES, MAX_SUMMARY, NewEvent, run_id_of, successor_key, target_dag
 from perennial_controller.figures import Figures, read_in_vain, read_runs
@@ -34,6 +34,7 @@ _LATE = timedelta(seconds=60)
 """A firing copy that comes so soon after the alert's end was sent before it, and was overtaken."""
 _MAX_TRAIL = 50
 _HELD = [str(kind) for kind in HELD]
+_HELD_TICKS = [str(kind) for kind in HELD_TICKS]
 _t = decisions.c
 
 
@@ -179,7 +180,8 @@ class Ledger:
         async with self._engine.connect() as connection:
             orders = await _orders(connection)
             pauses = {order.pipeline: order.pause() for order in orders if order.kind == "pause"}
-            return Figures(await read_runs(connection, since), await read_marks(connection), pauses)
+            resumed = {order.pipeline: order.received_at for order in orders if order.kind == "resume"}
+            return Figures(await read_runs(connection, since), await read_marks(connection), pauses, resumed)
 
     # -- moments --
 
@@ -190,6 +192,11 @@ class Ledger:
     async def marked(self, name: str) -> datetime | None:
         async with self._engine.connect() as connection:
             return (await read_marks(connection)).get(name)
+
+    async def marks(self) -> dict[str, datetime]:
+        """All moments, by name."""
+        async with self._engine.connect() as connection:
+            return await read_marks(connection)
 
     async def keep_schedules(self, names: Iterable[str], now: datetime) -> None:
         """Note which schedules there are now, each with the moment when it was first seen."""
@@ -340,7 +347,8 @@ class Deciding:
 
 def _open() -> Any:
     held = (_t.kind == "alert") & _t.decision.in_(_HELD)
-    return (_t.decision == DecisionKind.RECEIVED) | held
+    ticks = (_t.kind == "schedule") & _t.decision.in_(_HELD_TICKS)
+    return (_t.decision == DecisionKind.RECEIVED) | held | ticks
 
 
 async def _write(connection: AsyncConnection, event: NewEvent, now: datetime) -> Written:
@@ -421,7 +429,15 @@ def _step(at: datetime, kind: DecisionKind, reason: str) -> dict[str, str]:
 def _run(entry: Entry) -> Run:
     assert entry.dag_id and entry.run_id and entry.decided_at  # a row with a delivery has them
     delivered = entry.delivery == "delivered"
-    return Run(entry.dag_id, entry.run_id, entry.decided_at, entry.outcome is None, delivered)
+    return Run(
+        entry.dag_id,
+        entry.run_id,
+        entry.decided_at,
+        entry.outcome is None,
+        delivered,
+        entry.delivered_at,
+        entry.finished_at,
+    )
 
 
 async def _orders(connection: AsyncConnection, *which: Any) -> list[Entry]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from perennial_controller.airflow import Airflow
-from perennial_controller.figures import HELD_KINDS, RESULTS, Figures, Runs, budget_left, run_due
+from perennial_controller.figures import HELD_KINDS, RESULTS, Figures, Runs, budget_left, compute_left, run_due
 from perennial_controller.marks import WATCHDOG, schedule_mark
 from perennial_controller.specs import Specs
 from perennial_spec import names
@@ -100,15 +100,25 @@ def _of_specs(pipelines: list[Pipeline], figures: Figures, now: datetime) -> Ite
     left = GaugeMetricFamily(
         names.BUDGET_LEFT, "Runs that alerts may still start (retraining.budget)", labels=("pipeline",)
     )
+    seconds = GaugeMetricFamily(
+        names.BUDGET_SECONDS_LEFT,
+        "Time that runs may still take before alerts start none (retraining.budget.compute); none without that limit",
+        labels=("pipeline",),
+    )
     due = GaugeMetricFamily(
         names.RUN_DUE,
-        "When a run that judges a model should have ended, by retraining.schedule; none without a schedule",
+        "When a run that judges a model should have ended, by retraining.schedule; none without a schedule, and while retraining is paused",
         labels=("pipeline",),
     )
     for pipeline in pipelines:
         runs = figures.runs.get(pipeline.name, Runs())
-        left.add_metric((pipeline.name,), budget_left(pipeline.spec, runs.accepted, now))
+        left.add_metric((pipeline.name,), budget_left(pipeline.spec, runs, now))
+        if (compute := compute_left(pipeline.spec, runs, now)) is not None:
+            seconds.add_metric((pipeline.name,), compute.total_seconds())
+        if figures.paused_since(pipeline.name, now) is not None:
+            continue  # no tick of the schedule starts a run meanwhile
         seen = figures.marks.get(schedule_mark(pipeline.name, pipeline.spec.retraining.schedule or ""))
-        if (moment := run_due(pipeline.spec, seen, runs.good_accepted)) is not None:
+        resumed = figures.paused_until(pipeline.name, now)
+        if (moment := run_due(pipeline.spec, seen, runs.good_accepted, resumed)) is not None:
             due.add_metric((pipeline.name,), moment.timestamp())
-    yield from (left, due)
+    yield from (left, seconds, due)

@@ -71,7 +71,8 @@ Index(
     "perennial_decisions_open",
     decisions.c.pipeline,
     postgresql_where=text(
-        "decision IN ('received', 'paused', 'breaker_open', 'merged', 'cooling_down', 'over_budget', 'waiting_for_data')"
+        "decision IN ('received', 'paused', 'quiet_hours', 'breaker_open', 'merged', 'cooling_down', 'over_budget', "
+        "'waiting_for_data', 'superseded')"
     ),
 )
 Index(

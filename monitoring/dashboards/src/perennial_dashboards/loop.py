@@ -246,6 +246,15 @@ RUNS = Row(
                     steps=((None, RED), (1, GREEN)),
                 ),
                 Column(
+                    "Time left",
+                    Query(
+                        of.most(names.BUDGET_SECONDS_LEFT, CHOSEN, by="pipeline"),
+                        quiet="No spec sets retraining.budget.compute.",
+                    ),
+                    unit=units.Seconds,
+                    steps=((None, RED), (1, GREEN)),
+                ),
+                Column(
                     "Active for",
                     Query(
                         f"time() - {of.most(names.RUN_ACTIVE_SINCE, CHOSEN, by='pipeline')}", quiet="No run is active."
