@@ -55,6 +55,7 @@ bench: install ## Run the benchmarks; results in bench/results.md
 	python -m bench.serving
 	python -m bench.monitoring
 	python -m bench.rollback
+	python -m bench.alerts
 	python -m bench.drift
 	python -m bench.quality
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+
+from perennial_controller import requests
 
 
 async def test_an_alert_starts_one_run_with_its_reason(world: Any, make_alert: Any) -> None:
@@ -59,6 +64,60 @@ async def test_two_controllers_on_one_ledger_start_one_run(world: Any, make_aler
         await one.until(lambda: one.airflow.of("flights"))
     assert sorted(kinds) == ["accepted", *["merged"] * 5]
     assert len(one.airflow.of("flights")) == 1
+
+
+async def test_a_flood_of_copies_is_counted_exactly(world: Any, make_alert: Any) -> None:
+    """Two Alertmanagers that do not know of each other, notifications of 50, of which many hold an alert twice."""
+    distinct = [make_alert(fingerprint=f"f{number}", action="none") for number in range(100)]
+    chosen = random.Random(7)
+    bodies = [[chosen.choice(distinct) for _ in range(50)] for _ in range(20)]
+    async with world.controller() as one, world.controller() as two:
+        for client in (one, two):
+            assert (await client.alert(*distinct)).status_code == 200
+        answers = await asyncio.gather(*(client.alert(*body) for body in bodies for client in (one, two)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert sum(answer.json()["new"] for answer in answers) == 0
+    rows = dict(world.database.run("SELECT payload->>'fingerprint', duplicates FROM perennial_decisions"))
+    sent = Counter(alert["fingerprint"] for body in bodies for alert in body)
+    assert rows == {alert["fingerprint"]: 2 * sent[alert["fingerprint"]] + 1 for alert in distinct}
+
+
+async def test_new_alerts_that_come_at_once_from_many_are_each_one_row(world: Any, make_alert: Any) -> None:
+    distinct = [make_alert(fingerprint=f"f{number}", action="none") for number in range(200)]
+    async with world.controller() as one, world.controller() as two:
+        bodies = [random.Random(seed).sample(distinct, len(distinct)) for seed in range(4)]
+        answers = await asyncio.gather(*(client.alert(*body) for body in bodies for client in (one, two)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert sum(answer.json()["new"] for answer in answers) == 200
+    assert world.database.run("SELECT count(*), sum(duplicates), max(id) FROM perennial_decisions")[0][:2] == (
+        200,
+        1400,
+    )
+
+
+async def test_an_alert_that_a_notification_holds_twice_is_new_once(world: Any, make_alert: Any) -> None:
+    async with world.controller() as client:
+        answer = (await client.alert(make_alert(), make_alert())).json()
+        assert (len(set(answer["decisions"])), answer["new"]) == (1, 1)
+        assert (await client.decision(answer["decisions"][0]))["duplicates"] == 1
+
+
+async def test_a_body_that_does_not_come_is_waited_for_so_long(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "BODY_SECONDS", 0.2)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(5)
+        yield b"}"
+
+    async with world.controller() as client:
+        answer = await client.http.post("/api/v1/alerts", content=slow())
+    assert answer.status_code == 408
+    assert answer.json() == {
+        "error": "the body has not come within 0.2 s",
+        "where": "/api/v1/alerts",
+        "next": "send it again",
+    }
 
 
 async def test_the_same_alert_firing_anew_is_a_new_event(world: Any, make_alert: Any) -> None:

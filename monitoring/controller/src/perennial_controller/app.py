@@ -20,7 +20,6 @@ from perennial_controller.cases import DecisionKind, Event, NoteKind, OrderKind,
 from perennial_controller.controller import LEDGER_ERRORS, Controller, brief, utc_now
 from perennial_controller.entry import Entry
 from perennial_controller.events import ALL_PIPELINES, NewEvent
-from perennial_controller.ledger import Written
 from perennial_controller.metrics import UNKNOWN
 from perennial_controller.requests import (
     DataRequest,
@@ -30,9 +29,11 @@ from perennial_controller.requests import (
     RollbackNote,
     RunRequest,
     TooLarge,
+    TooSlow,
     idempotency_key,
     read,
 )
+from perennial_controller.writing import Written
 from perennial_spec import names
 from perennial_spec.errors import PerennialError, PipelineNotFound, RequestError, SpecError
 
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 _Handler = Callable[[Controller, Request], Awaitable[Response]]
 _STATUS: tuple[tuple[type[PerennialError], int], ...] = (
     (TooLarge, 413),
+    (TooSlow, 408),
     (RequestError, 400),
     (PipelineNotFound, 404),
     (SpecError, 422),
@@ -124,7 +126,9 @@ async def receive_alerts(controller: Controller, request: Request) -> Response:
     if any(alert.status == "firing" for alert in heartbeats):
         await _heard(controller)
     written = await _write(controller, [event_of(alert) for alert in notification.alerts if alert not in heartbeats])
-    controller.open_events.set()
+    # A copy changes no decision: in a flood of them there is nothing to decide. One that fires again waits for the next round.
+    if any(event.new for event in written) or any(alert.status == "resolved" for alert in notification.alerts):
+        controller.open_events.set()
     return JSONResponse({"decisions": [event.id for event in written], "new": sum(event.new for event in written)})
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +36,8 @@ from perennial_controller.watchdog import Watchdog
 from perennial_spec.errors import PerennialError
 
 log = logging.getLogger(__name__)
+_REST = 4.0
+"""A loop rests so many times as long as its last round took, or as long as it waits anyway: it takes a fifth of a core at most."""
 LEDGER_ERRORS = (SQLAlchemyError, OSError, TimeoutError)
 """What a database that is away looks like through SQLAlchemy and asyncpg."""
 
@@ -121,7 +124,8 @@ class Controller:
         settings = self.settings
         loops = [
             self._every("pipelines", settings.reload_every, self._reload),
-            self._every("decisions", settings.decide_every, self.decider.decide_all, self.open_events),
+            self._every("decisions", settings.decide_every, self.decider.decide_all),
+            self._every("new events", settings.decide_every, self.decider.decide_new, self.open_events),
             self._every("outbox", settings.deliver_every, self.outbox.deliver_due, self.undelivered),
             self._every("outcomes", settings.watch_every, self.outcomes.look),
             self._every("champions", settings.champions_every, self.champions.refresh),
@@ -191,6 +195,7 @@ class Controller:
         wake = wake or asyncio.Event()
         failing = ""
         while True:
+            began = time.monotonic()
             try:
                 if self.migrated or name in {"pipelines", "champions"}:
                     await work()
@@ -201,11 +206,11 @@ class Controller:
                 failing = brief(error)
             except Exception:  # a loop that ends would be noticed by nobody
                 log.exception("%s: unexpected", name)
-            try:
+            # In a flood of alerts the work must leave time for the answers: what comes meanwhile is done together.
+            await asyncio.sleep(min(_REST * (time.monotonic() - began), seconds))
+            with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):  # not wait_for: on Python 3.11 it can swallow a cancellation
                     await wake.wait()
-            except TimeoutError:
-                continue
             wake.clear()
 
 

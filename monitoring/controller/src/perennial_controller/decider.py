@@ -49,6 +49,11 @@ class Decider:
         for pipeline in await self.ledger.pipelines_with_open_events():
             await self.decide_pipeline(pipeline)
 
+    async def decide_new(self) -> None:
+        """Decide where something has come in since. What is held waits for `decide_all`: in a flood it would be asked without end."""
+        for pipeline in await self.ledger.pipelines_with_new_events():
+            await self.decide_pipeline(pipeline)
+
     async def decide_pipeline(self, name: str) -> None:
         """Decide on one pipeline's open events, oldest first. What cannot be decided now stays open, and says why."""
         found = await self._find_out(name)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, func, literal_column, select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from perennial_controller.cases import HELD, HELD_TICKS, ORDERS, STARTED, Decision, DecisionKind, History, Pause, Run
@@ -25,27 +25,18 @@ from perennial_controller.figures import Figures, read_in_vain, read_runs
 from perennial_controller.marks import keep_schedules, read_marks, set_mark
 from perennial_controller.registry import ModelVersion
 from perennial_controller.tables import UNANSWERED, decisions
+from perennial_controller.writing import Written, columns_of, write_events
 from perennial_spec.errors import PlatformError
 from perennial_spec.names import rollback_id
 
 _LOCK_CLASS = 0x7065_7265
 """First half of the advisory locks' keys, so that they meet nobody else's in the same database."""
-_LATE = timedelta(seconds=60)
-"""A firing copy that comes so soon after the alert's end was sent before it, and was overtaken."""
+_DEADLOCKS = 3
+"""So often a write is tried that another stands in the way of."""
 _MAX_TRAIL = 50
 _HELD = [str(kind) for kind in HELD]
 _HELD_TICKS = [str(kind) for kind in HELD_TICKS]
 _t = decisions.c
-
-
-@dataclass(frozen=True)
-class Written:
-    """What became of an event that was written."""
-
-    id: int
-    pipeline: str
-    new: bool
-    """False: a copy of one that was there already."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +109,19 @@ class Ledger:
             await connection.execute(text("SELECT 1"))
 
     async def write(self, events: Sequence[NewEvent], now: datetime) -> list[Written]:
-        """Write events, all or none. A copy is noted on the row of the original and changes no decision that started a run."""
-        in_order = sorted(events, key=lambda event: event.dedupe_key)  # one order for all: no deadlock
-        async with self._engine.begin() as connection:
-            return [await _write(connection, event, now) for event in in_order]
+        """Write events, all or none; what became of each, in the order of their keys.
+
+        A copy is noted on the row of the original and changes no decision that started a run.
+        """
+        for attempt in range(_DEADLOCKS):
+            try:
+                async with self._engine.begin() as connection:
+                    return await write_events(connection, events, now)
+            except DBAPIError as error:
+                # Two that write the same new events at once can wait for each other; PostgreSQL ends one of them.
+                if attempt + 1 == _DEADLOCKS or getattr(error.orig, "sqlstate", "") != "40P01":
+                    raise
+        raise AssertionError
 
     @asynccontextmanager
     async def deciding(self, pipeline: str) -> AsyncIterator[Deciding]:
@@ -146,6 +146,12 @@ class Ledger:
     async def pipelines_with_open_events(self) -> list[str]:
         async with self._engine.connect() as connection:
             return list(await connection.scalars(select(_t.pipeline).where(_open()).distinct()))
+
+    async def pipelines_with_new_events(self) -> list[str]:
+        """Those with events that nobody has decided on."""
+        async with self._engine.connect() as connection:
+            new = select(_t.pipeline).where(_t.decision == DecisionKind.RECEIVED).distinct()
+            return list(await connection.scalars(new))
 
     async def get(self, id: int) -> Entry | None:
         async with self._engine.connect() as connection:
@@ -271,7 +277,7 @@ class Ledger:
         statement = (
             insert(decisions)
             .values(
-                **_columns(event, now),
+                **columns_of(event, now),
                 decision=DecisionKind.ACCEPTED,
                 reason=reason,
                 decided_at=at,
@@ -351,38 +357,6 @@ def _open() -> Any:
     return (_t.decision == DecisionKind.RECEIVED) | held | ticks
 
 
-async def _write(connection: AsyncConnection, event: NewEvent, now: datetime) -> Written:
-    on_copy: dict[str, Any] = {"resolved_at": func.coalesce(_t.resolved_at, now)}
-    if not event.resolved:
-        on_copy = {"duplicates": _t.duplicates + 1, "last_seen_at": now, **_firing_again(now)}
-    # Most events are copies. An insert would use up an id for each, and people would wonder about the gaps.
-    if (id := await _newest(connection, event.dedupe_key)) is not None:
-        await connection.execute(update(decisions).where(_t.id == id).values(**on_copy))
-        return Written(id, event.pipeline, new=False)
-    new = insert(decisions).values(
-        **_columns(event, now),
-        resolved_at=now if event.resolved else None,
-        decision=DecisionKind.RECEIVED,
-        reason="not decided yet",
-    )
-    statement = new.on_conflict_do_update(index_elements=[_t.dedupe_key], set_=on_copy).returning(
-        _t.id, literal_column("xmax = 0").label("new")
-    )
-    row = (await connection.execute(statement)).one()
-    return Written(row.id, event.pipeline, row.new)
-
-
-async def _newest(connection: AsyncConnection, dedupe_key: str) -> int | None:
-    """The row that stands for an event now, locked: its own or its last successor's."""
-    newest: int | None = None
-    wanted = _t.dedupe_key == dedupe_key
-    # Row by row: whoever writes a successor holds the row before it, and a lock that was waited for shows what was written.
-    while row := (await connection.execute(select(_t.id, _t.successor_id).where(wanted).with_for_update())).first():
-        newest = row.id
-        wanted = _t.id == row.successor_id
-    return newest
-
-
 async def _succeed(connection: AsyncConnection, entry: Entry, now: datetime) -> None:
     columns = (_t.kind, _t.pipeline, _t.summary, _t.alert, _t.action, _t.payload, _t.last_seen_at, _t.seen_data_version)
     successor = insert(decisions).values(
@@ -394,32 +368,6 @@ async def _succeed(connection: AsyncConnection, entry: Entry, now: datetime) -> 
     )
     id = await connection.scalar(successor.returning(_t.id))
     await connection.execute(update(decisions).where(_t.id == entry.id).values(successor_id=id))
-
-
-def _firing_again(now: datetime) -> dict[str, Any]:
-    """What a firing copy changes on an alert that had ended: Prometheus keeps `startsAt` over a short gap."""
-    again = _t.resolved_at < now - _LATE
-    undecided = again & (_t.decision == DecisionKind.RESOLVED)
-    return {
-        "resolved_at": case((again, None), else_=_t.resolved_at),
-        "decision": case((undecided, DecisionKind.RECEIVED), else_=_t.decision),
-        "reason": case((undecided, "the alert fires again; not decided yet"), else_=_t.reason),
-    }
-
-
-def _columns(event: NewEvent, now: datetime) -> dict[str, Any]:
-    return {
-        "received_at": now,
-        "last_seen_at": now,
-        "kind": event.kind,
-        "pipeline": event.pipeline,
-        "dedupe_key": event.dedupe_key,
-        "summary": event.summary[:MAX_SUMMARY],
-        "alert": event.alert,
-        "action": event.action,
-        "actor": event.actor,
-        "payload": event.payload,
-    }
 
 
 def _step(at: datetime, kind: DecisionKind, reason: str) -> dict[str, str]:

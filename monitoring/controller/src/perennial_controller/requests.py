@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import timedelta
 from typing import Annotated, TypeVar
@@ -14,6 +15,8 @@ from perennial_spec.units import Duration, format_duration
 
 MAX_BODY = 1024 * 1024
 """Bytes."""
+BODY_SECONDS = 10.0
+"""Until the whole body has come."""
 MAX_PAUSE = timedelta(days=366)
 """Whoever means longer takes the triggers out of the pipeline's spec."""
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -23,6 +26,10 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 
 class TooLarge(RequestError):
     """The body has more bytes than any honest one."""
+
+
+class TooSlow(RequestError):
+    """The body takes longer to come than any honest one."""
 
 
 class RunRequest(BaseModel):
@@ -93,15 +100,16 @@ async def read(request: Request, shape: type[_Body]) -> _Body:
 
     Raises:
         TooLarge: more than `MAX_BODY` bytes.
+        TooSlow: it takes longer than `BODY_SECONDS`.
         RequestError: not JSON, or not of that shape; names the field.
     """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise TooLarge(
-                f"the body has more than {MAX_BODY} bytes", where=request.url.path, expected=f"at most {MAX_BODY} bytes"
-            )
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await _body(request)
+    except TimeoutError:
+        raise TooSlow(
+            f"the body has not come within {BODY_SECONDS:g} s", where=request.url.path, next="send it again"
+        ) from None
     if b"\\u0000" in body:
         raise RequestError("the body holds a NUL character", where=request.url.path, expected="text that can be stored")
     try:
@@ -114,6 +122,17 @@ async def read(request: Request, shape: type[_Body]) -> _Body:
             where=request.url.path,
             expected=f"JSON of {shape.__name__}: {', '.join(field.alias or name for name, field in shape.model_fields.items())}",
         ) from None
+
+
+async def _body(request: Request) -> bytearray:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise TooLarge(
+                f"the body has more than {MAX_BODY} bytes", where=request.url.path, expected=f"at most {MAX_BODY} bytes"
+            )
+    return body
 
 
 def idempotency_key(request: Request) -> str:

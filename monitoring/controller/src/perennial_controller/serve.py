@@ -13,6 +13,8 @@ from starlette.applications import Starlette
 from perennial_spec.errors import PlatformError
 
 log = logging.getLogger(__name__)
+CONNECTIONS = 256
+"""Beyond these the answer is 503 at once: Alertmanager repeats what it got that for, and memory stays bounded."""
 
 
 def serve(app: Starlette, host: str, port: int) -> None:
@@ -27,7 +29,13 @@ def serve(app: Starlette, host: str, port: int) -> None:
     listener = _listen(host, port)
     log.info("listening on http://%s:%d", *listener.getsockname()[:2])
     config = uvicorn.Config(
-        app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=5, server_header=False
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(
