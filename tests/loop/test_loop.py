@@ -293,6 +293,42 @@ def signed_off(loop: Loop, version: str) -> dict[str, str]:
         return dict(json.loads(registry.get("signed", version).tags[names.TAG_SIGN_OFF]))
 
 
+def test_the_story_is_told_in_the_terminal_and_as_a_page_with_every_step(loop: Loop) -> None:
+    story = json.loads(perennial(loop, "history", "trips", "--limit", "100", "--json").stdout)
+    runs = [moment["run"] for moment in story["moments"] if moment["run"] and moment["run"]["verdict"] == "promoted"]
+    (drifted,) = [moment for moment in story["moments"] if moment["alert" if "alert" in moment else "heading"] == "PerennialFeatureDrift" and moment["decision"] == "accepted"]
+    steps = {step["task"]: step for step in drifted["run"]["steps"]}
+    assert runs
+    assert steps["evaluate"]["gates"]
+    assert steps["promote"]["verdict"] == "pass"
+    told = perennial(loop, "history", "trips", "--limit", "100")
+    assert told.returncode == 0, told.stderr
+    assert "PerennialFeatureDrift" in told.stdout
+    assert "evaluate pass" in told.stdout
+    assert "\x1b" not in told.stdout
+    watched = perennial(loop, "status", "trips", "--watch", "--until-done")
+    assert watched.returncode == 0, watched.stderr
+    assert watched.stdout.startswith("trips ")
+    url = loop.controller_url
+    page = httpx.get(f"{url}/pipelines/trips?limit=100", auth=("ann", loop.token), timeout=30)
+    assert page.status_code == 200
+    assert "version 2 against champion 1" in page.text
+    assert f"/dags/trips/runs/{drifted['run']['run_id']}".split("__")[0] in page.text
+    assert httpx.get(f"{url}/", timeout=30).status_code == 401
+
+
+def test_what_would_be_decided_and_archived_is_told_and_not_done(loop: Loop) -> None:
+    before = loop.controller.decisions("trips")
+    rehearsed = perennial(loop, "run", "trips", "--dry-run")
+    assert rehearsed.returncode == 0, rehearsed.stderr
+    assert "would be accepted: a person asked, and no run is active" in rehearsed.stdout
+    assert loop.controller.decisions("trips") == before
+    retired = perennial(loop, "retire", "trips", "--dry-run")
+    assert retired.returncode == 0, retired.stderr
+    assert "trips: no versions would be archived" in retired.stdout
+    assert "champion" in retired.stdout
+
+
 def test_a_second_copy_of_an_alert_starts_nothing(loop: Loop) -> None:
     accepted = [d.id for d in loop.controller.decisions("trips") if d.decision == "accepted"]
     assert _post_webhook(loop, _webhook()).status_code in {200, 202}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from starlette.applications import Starlette
@@ -38,9 +38,9 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> An
 
 
 @contextmanager
-def served(app: Starlette) -> Iterator[str]:
+def served(app: Starlette, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
     """The application in a thread of its own, on a free port."""
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan=lifespan))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -62,6 +62,10 @@ class FakeAirflow:
     runs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     posts: list[dict[str, Any]] = field(default_factory=list)
     """Every body that asked for a run, also those that were not answered."""
+    tasks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Task instances by run id."""
+    results: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """What steps came to, by run id and task id."""
     logins: int = 0
     token: str = "token-0"
     misbehave: Callable[[], Response | None] = lambda: None
@@ -78,6 +82,8 @@ class FakeAirflow:
                 Route("/api/v2/dags/~/dagRuns/list", self._list, methods=["POST"]),
                 Route("/api/v2/dags/{dag}/dagRuns", self._trigger, methods=["POST"]),
                 Route("/api/v2/dags/{dag}/dagRuns/{run}", self._get),
+                Route("/api/v2/dags/{dag}/dagRuns/{run}/taskInstances", self._tasks),
+                Route("/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/result", self._result),
             ]
         )
 
@@ -126,6 +132,13 @@ class FakeAirflow:
     async def _get(self, request: Request) -> Response:
         run = self.runs.get((request.path_params["dag"], request.path_params["run"]))
         return JSONResponse(run) if run else JSONResponse({"detail": "not found"}, 404)
+
+    async def _tasks(self, request: Request) -> Response:
+        return JSONResponse({"task_instances": self.tasks.get(request.path_params["run"], [])})
+
+    async def _result(self, request: Request) -> Response:
+        found = self.results.get((request.path_params["run"], request.path_params["task"]))
+        return JSONResponse({"value": found}) if found is not None else JSONResponse({"detail": "not found"}, 404)
 
     async def _list(self, request: Request) -> Response:
         if request.headers.get("authorization") != f"Bearer {self.token}":

@@ -194,6 +194,22 @@ class Controller:
             raise refused(response, part="controller")
         return [Pause(**row) for row in response.json()["pauses"]]
 
+    def overview(self) -> dict[str, Any]:
+        """All pipelines at a glance, as the controller's pages show them."""
+        return self._told("/api/v1/pipelines")
+
+    def timeline(self, pipeline: str, limit: int, before: int | None = None) -> dict[str, Any]:
+        """The story of a pipeline, the newest first; events older than `before`, when it is given."""
+        asked = {"limit": limit} if before is None else {"limit": limit, "before": before}
+        return self._told(f"/api/v1/pipelines/{pipeline}/timeline", asked)
+
+    def _told(self, path: str, params: dict[str, int] | None = None) -> dict[str, Any]:
+        response = ask(self._client, "GET", path, part="controller", params=params)
+        if response.status_code != 200:
+            raise refused(response, part="controller")
+        found: dict[str, Any] = response.json()
+        return found
+
     def decision(self, id: int) -> Decision | None:
         """One row of the ledger, or None."""
         response = ask(self._client, "GET", f"/api/v1/decisions/{id}", part="controller")

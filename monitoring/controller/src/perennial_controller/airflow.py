@@ -45,6 +45,17 @@ class DagRun:
         return self.state in ("success", "failed")
 
 
+@dataclass(frozen=True)
+class Task:
+    """A task of a run that has begun."""
+
+    task_id: str
+    operator: str
+    state: str
+    started_at: datetime
+    ended_at: datetime | None
+
+
 class Airflow:
     """A client with a token of its own, which it renews when Airflow no longer takes it."""
 
@@ -85,6 +96,34 @@ class Airflow:
         if response.status_code == 404:
             return None
         return _dag_run(self._read(response))
+
+    async def tasks(self, dag_id: str, run_id: str) -> list[Task]:
+        """The tasks of a run that have begun, in the order in which they did; none when Airflow does not know the run.
+
+        Raises:
+            AirflowAway: no answer, or not one that can be read.
+        """
+        path = f"{_RUNS.format(dag=dag_id)}/{quote(run_id, safe='')}/taskInstances?limit=200"
+        response = await self._request("GET", path)
+        rows = [] if response.status_code == 404 else self._read(response).get("task_instances", [])
+        return sorted((task for row in rows if (task := _task(row))), key=lambda task: task.started_at)
+
+    async def result(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+        """What the step of a task came to (`perennial_spec.step.StepResult` as JSON); empty while it has not ended.
+
+        Raises:
+            AirflowAway: no answer, or not one that can be read.
+        """
+        path = f"{_RUNS.format(dag=dag_id)}/{quote(run_id, safe='')}/taskInstances/{quote(task_id, safe='')}"
+        response = await self._request("GET", f"{path}/xcomEntries/result")
+        if response.status_code == 404:
+            return {}
+        value = self._read(response).get("value")
+        try:
+            found = json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            found = None
+        return found if isinstance(found, dict) else {}
 
     async def unfinished(self, dag_ids: list[str]) -> list[DagRun]:
         """All runs of these DAGs that are queued or running.
@@ -186,6 +225,20 @@ def _dag_run(value: dict[str, Any]) -> DagRun:
     except (KeyError, TypeError, ValueError) as error:
         raise AirflowAway(
             f"a run in Airflow's answer cannot be read ({error!r})", expected="Airflow's API v2"
+        ) from None
+
+
+def _task(value: dict[str, Any]) -> Task | None:
+    """None: it has not begun."""
+    try:
+        started = _time(value.get("start_date"))
+        if started is None:
+            return None
+        operator, state = str(value.get("operator") or ""), str(value.get("state") or "")
+        return Task(str(value["task_id"]), operator, state, started, _time(value.get("end_date")))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise AirflowAway(
+            f"a task in Airflow's answer cannot be read ({error!r})", expected="Airflow's API v2"
         ) from None
 
 

@@ -15,12 +15,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from perennial_controller import openapi
 from perennial_controller.alertmanager import Notification, event_of
 from perennial_controller.cases import DecisionKind, Event, NoteKind, OrderKind, RunKind
 from perennial_controller.controller import LEDGER_ERRORS, Controller, brief, utc_now
 from perennial_controller.entry import Entry
 from perennial_controller.events import ALL_PIPELINES, NewEvent
 from perennial_controller.metrics import UNKNOWN
+from perennial_controller.pages import routes
 from perennial_controller.requests import (
     DataRequest,
     PauseRequest,
@@ -30,7 +32,9 @@ from perennial_controller.requests import (
     RunRequest,
     TooLarge,
     TooSlow,
+    flag,
     idempotency_key,
+    number,
     read,
 )
 from perennial_controller.writing import Written
@@ -69,6 +73,9 @@ def make_app(controller: Controller) -> Starlette:
     def route(path: str, handler: _Handler, method: str = "GET", *, open_to_all: bool = False) -> Route:
         return Route(path, _endpoint(controller, handler, open_to_all), methods=[method])
 
+    def page(path: str, handler: _Handler) -> Route:
+        return Route(path, _page(controller, handler))
+
     return Starlette(
         lifespan=lifespan,
         routes=[
@@ -84,6 +91,12 @@ def make_app(controller: Controller) -> Starlette:
             route("/api/v1/pauses", list_pauses),
             route("/api/v1/pipelines/{name}/decisions", list_decisions),
             route("/api/v1/decisions/{id:int}", show_decision),
+            route("/api/v1/pipelines", routes.list_pipelines),
+            route("/api/v1/pipelines/{name}/timeline", routes.tell_timeline),
+            route("/api/openapi.json", describe),
+            page("/", routes.show_overview),
+            page("/pipelines/{name}", routes.show_timeline),
+            route("/static/style.css", routes.style, open_to_all=True),
             route("/healthz", healthy, open_to_all=True),
             route("/readyz", ready, open_to_all=True),
             route("/metrics", metrics, open_to_all=True),
@@ -107,6 +120,31 @@ def _endpoint(controller: Controller, handler: _Handler, open_to_all: bool) -> C
             log.warning("%s: the ledger does not answer: %s", request.url.path, brief(error))
             away = RequestError("the ledger does not answer", next=_AGAIN if request.method == "POST" else "ask again")
             return _problem(away, 503, {"Retry-After": "2"})
+
+    return endpoint
+
+
+def _page(controller: Controller, handler: _Handler) -> Callable[[Request], Awaitable[Response]]:
+    """A page: browsers show a token as the password of HTTP Basic. They send it with every request to us from then on, so nothing that
+    changes anything may be asked so: pages are read-only, and the API takes a bearer token alone."""
+
+    @wraps(handler)
+    async def endpoint(request: Request) -> Response:
+        if not controller.token.accepts(request.headers.get("authorization"), basic=True):
+            error = RequestError(
+                "who are you?", expected="any user name, and the controller's token as the password", next="reload"
+            )
+            return routes.problem(error, 401, {"WWW-Authenticate": 'Basic realm="Perennial", charset="UTF-8"'})
+        try:
+            if not controller.migrated:
+                raise TimeoutError("the ledger has not answered yet")
+            return await handler(controller, request)
+        except PerennialError as error:
+            return routes.problem(error, next((status for kind, status in _STATUS if isinstance(error, kind)), 500))
+        except LEDGER_ERRORS as error:
+            log.warning("%s: the ledger does not answer: %s", request.url.path, brief(error))
+            away = RequestError("the ledger does not answer", next="reload in a moment")
+            return routes.problem(away, 503, {"Retry-After": "2"})
 
     return endpoint
 
@@ -138,7 +176,7 @@ async def request_run(controller: Controller, request: Request) -> Response:
     With `?dry_run=true` only says what would be decided.
     """
     wanted = await read(request, RunRequest)
-    if _flag(request, "dry_run"):
+    if flag(request, "dry_run"):
         return await _rehearse(controller, request)
     return await _ask(controller, request, "person", wanted.reason, wanted.actor)
 
@@ -256,7 +294,7 @@ async def _rehearse(controller: Controller, request: Request) -> Response:
 
 async def list_decisions(controller: Controller, request: Request) -> Response:
     """The newest decisions on a pipeline, also on one that is gone; older ones with `before`, the id that a page ended with."""
-    limit, before = _number(request, "limit", 20, 200), _number(request, "before", 2**63 - 1, 2**63 - 1)
+    limit, before = number(request, "limit", 20, 200), number(request, "before", 2**63 - 1, 2**63 - 1)
     async with asyncio.timeout(_DB_SECONDS):
         entries: list[Entry] = await controller.ledger.of_pipeline(request.path_params["name"], limit, before)
     if not entries:
@@ -272,6 +310,11 @@ async def show_decision(controller: Controller, request: Request) -> Response:
     if entry is None:
         return _problem(RequestError(f"there is no decision {id}", where=request.url.path), 404)
     return JSONResponse(entry.to_json())
+
+
+async def describe(controller: Controller, request: Request) -> Response:
+    """This interface, as OpenAPI 3.1."""
+    return JSONResponse(await asyncio.to_thread(openapi.document))
 
 
 async def healthy(controller: Controller, request: Request) -> Response:
@@ -335,17 +378,3 @@ def _known(controller: Controller, request: Request) -> str:
 
 def _not_found(controller: Controller, name: str) -> PipelineNotFound:
     return PipelineNotFound.of(name, controller.specs.names(), str(controller.settings.platform.pipelines_dir))
-
-
-def _flag(request: Request, name: str) -> bool:
-    text = request.query_params.get(name, "false").lower()
-    if text not in {"true", "false"}:
-        raise RequestError(f"{name} is {text[:40]!r}", where=request.url.path, expected="true or false")
-    return text == "true"
-
-
-def _number(request: Request, name: str, default: int, most: int) -> int:
-    text = request.query_params.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or len(text) > 19 or not 1 <= int(text) <= most:
-        raise RequestError(f"{name} is {text[:40]!r}", where=request.url.path, expected=f"a number from 1 to {most}")
-    return int(text)

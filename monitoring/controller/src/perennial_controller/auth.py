@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 from pathlib import Path
 
 from perennial_spec.errors import PlatformError
+
+
+def _password(given: str) -> bytes:
+    """The password of HTTP Basic (RFC 7617); empty when it is none, which no token is."""
+    try:
+        return base64.b64decode(given.strip(), validate=True).partition(b":")[2]
+    except (ValueError, UnicodeEncodeError):
+        return b""
 
 
 class TokenFile:
@@ -17,12 +26,19 @@ class TokenFile:
         self._token = b""
         self._read()
 
-    def accepts(self, header: str | None) -> bool:
-        """Whether an Authorization header carries the token; compared in constant time."""
+    def accepts(self, header: str | None, *, basic: bool = False) -> bool:
+        """Whether an Authorization header carries the token; compared in constant time.
+
+        Args:
+            header: of the request.
+            basic: also as the password of HTTP Basic, whoever the user is.
+        """
         scheme, _, given = (header or "").partition(" ")
-        if scheme.lower() != "bearer":
-            return False
-        return hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self._read())
+        if scheme.lower() == "bearer":
+            return hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), self._read())
+        if scheme.lower() == "basic" and basic:
+            return hmac.compare_digest(_password(given), self._read())
+        return False
 
     def _read(self) -> bytes:
         try:

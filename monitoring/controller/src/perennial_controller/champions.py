@@ -45,6 +45,11 @@ class Champions:
                 self._found[pipeline.name] = await champion_facts(self.registry, pipeline.name)
                 self._seen[pipeline.name] = now
 
+    @property
+    def found(self) -> dict[str, Facts]:
+        """What the registry said last, by pipeline."""
+        return dict(self._found)
+
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
             names.WATCH_UNTIL,

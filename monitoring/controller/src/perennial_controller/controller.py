@@ -60,6 +60,8 @@ class Controller:
     outcomes: Outcomes
     data_clock: DataClock
     loop: LoopMetrics
+    airflow: Airflow
+    registry: Registry
     champions: Champions
     watchdog: Watchdog
     http: httpx.AsyncClient
@@ -111,12 +113,19 @@ class Controller:
             outcomes=Outcomes(ledger, airflow, registry, specs, utc_now),
             data_clock=data_clock,
             loop=loop,
+            airflow=airflow,
+            registry=registry,
             champions=champions,
             watchdog=Watchdog(ledger, utc_now, settings.watchdog_after, utc_now()),
             http=http,
             open_events=open_events,
             undelivered=undelivered,
         )
+
+    @staticmethod
+    def clock() -> datetime:
+        """Now, aware."""
+        return utc_now()
 
     async def start(self) -> None:
         """Read the pipelines, then keep going in the background; the ledger may come later."""

@@ -60,6 +60,8 @@ class Entry:
     when the row before it was."""
     successor_id: int | None
     """The row that asks again, because this one's run did not succeed and the alert still fires."""
+    steps: list[dict[str, Any]]
+    """What the steps of its run came to, when it ended (`steps.Step`)."""
 
     @property
     def started(self) -> bool:

@@ -24,6 +24,7 @@ from perennial_controller.events import ALL_PIPELINES, MAX_SUMMARY, NewEvent, ru
 from perennial_controller.figures import Figures, read_in_vain, read_runs
 from perennial_controller.marks import keep_schedules, read_marks, set_mark
 from perennial_controller.registry import ModelVersion
+from perennial_controller.standings import Standing, read_standings
 from perennial_controller.tables import UNANSWERED, decisions
 from perennial_controller.writing import Written, columns_of, write_events
 from perennial_spec.errors import PlatformError
@@ -181,6 +182,11 @@ class Ledger:
             orders = await _orders(connection)
         return {order.pipeline: order.pause() for order in orders if order.kind == "pause"}
 
+    async def standings(self, seen_since: datetime) -> dict[str, Standing]:
+        """Of every pipeline: alerts that fire (a copy came after `seen_since`), the run that is active, and the last that ended."""
+        async with self._engine.connect() as connection:
+            return await read_standings(connection, seen_since)
+
     async def figures(self, since: datetime) -> Figures:
         """How every pipeline's runs are doing; those within the budgets' time were accepted after `since`."""
         async with self._engine.connect() as connection:
@@ -258,12 +264,14 @@ class Ledger:
         async with self._engine.connect() as connection:
             return await _rows(connection, query)
 
-    async def finished(self, id: int, outcome: str, at: datetime, model: ModelVersion | None) -> None:
-        """A run has ended; `model` is what it has registered."""
+    async def finished(
+        self, id: int, outcome: str, at: datetime, model: ModelVersion | None, steps: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """A run has ended; `model` is what it has registered, `steps` what its steps came to."""
         made: dict[str, Any] = {}
         if model is not None:
             made = {"model_version": model.version, "data_version": model.data_version, "verdict": model.verdict}
-        await self._set(id, outcome=outcome, finished_at=at, **made)
+        await self._set(id, outcome=outcome, finished_at=at, steps=list(steps), **made)
 
     async def knows(self, dag_id: str, run_id: str) -> bool:
         """Whether a row has started, or stands for, this run."""

@@ -13,6 +13,7 @@ from perennial_controller.events import NewEvent
 from perennial_controller.ledger import Ledger
 from perennial_controller.registry import Registry
 from perennial_controller.specs import Specs
+from perennial_controller.steps import read_steps, to_rows
 from perennial_spec import names
 from perennial_spec.errors import PerennialError
 
@@ -58,7 +59,8 @@ class Outcomes:
         elif run.finished:
             # The registry first: a run that is written as ended without its model could be trained again on the same data.
             model = await self.registry.of_run(entry.pipeline, entry.run_id)
-            await self.ledger.finished(entry.id, run.state, run.ended_at or self.clock(), model)
+            steps = await read_steps(self.airflow, entry.dag_id, entry.run_id)
+            await self.ledger.finished(entry.id, run.state, run.ended_at or self.clock(), model, to_rows(steps))
             made = f"model version {model.version} ({model.verdict})" if model else "no model"
             log.info("run %s ended with %s, %s", entry.run_id, run.state, made)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ import httpx
 
 from perennial_spec import names
 from perennial_spec.errors import PlatformError, RegistryError
+from perennial_spec.route import Route
 
 _PAGE, _MAX_PAGES = "500", 20
 """Models per page, and pages."""
@@ -27,6 +29,17 @@ class ModelVersion:
     promoted_at: datetime | None = None
     restored_at: datetime | None = None
     """When the traffic was last taken back to it."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """Which versions of a model have aliases, and which take traffic."""
+
+    aliases: dict[str, str]
+    """Version by alias."""
+    weights: dict[str, float]
+    """Share of the traffic by version; empty before the first deployment, or when the route cannot be read."""
+    shadow: tuple[str, ...] = ()
 
 
 class Registry:
@@ -49,12 +62,31 @@ class Registry:
             RegistryError: no answer, or not one that can be read.
         """
         found: dict[str, dict[str, str]] = {}
+        async for answer in self._pages():
+            found |= _aliases(answer)
+        return found
+
+    async def models(self) -> dict[str, Served]:
+        """Aliases and route of every registered model, in one question for a page of them.
+
+        Raises:
+            RegistryError: no answer, or not one that can be read.
+        """
+        found: dict[str, Served] = {}
+        async for answer in self._pages():
+            aliases = _aliases(answer)
+            for model in answer.get("registered_models", ()):
+                route = _route(model)
+                found[model["name"]] = Served(aliases[model["name"]], dict(route.weights), route.shadow)
+        return found
+
+    async def _pages(self) -> AsyncIterator[dict[str, Any]]:
         params = {"max_results": _PAGE}
         for _ in range(_MAX_PAGES):
             answer = self._read(await self._get("/registered-models/search", params))
-            found |= _aliases(answer)
+            yield answer
             if not (token := answer.get("next_page_token")):
-                return found
+                return
             params = {"max_results": _PAGE, "page_token": str(token)}
         raise RegistryError(f"the registry has more than {_MAX_PAGES} pages of {_PAGE} models", where=self._url)
 
@@ -97,6 +129,14 @@ class Registry:
         if answer is None:
             raise RegistryError("the registry's answer is not JSON", where=self._url, expected="MLflow's REST API 2.0")
         return answer
+
+
+def _route(model: dict[str, Any]) -> Route:
+    text = next((tag["value"] for tag in model.get("tags", ()) if tag.get("key") == names.TAG_ROUTE), None)
+    try:
+        return Route.model_validate_json(text) if text else Route()
+    except ValueError:  # model servers keep the last route that they could read, and say so
+        return Route()
 
 
 def _aliases(answer: dict[str, Any]) -> dict[str, dict[str, str]]:

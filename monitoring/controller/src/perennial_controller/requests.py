@@ -135,6 +135,30 @@ async def _body(request: Request) -> bytearray:
     return body
 
 
+def number(request: Request, name: str, default: int, most: int) -> int:
+    """A parameter of the query: a number from 1 to `most`.
+
+    Raises:
+        RequestError: it is something else.
+    """
+    text = request.query_params.get(name, str(default))
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or not 1 <= int(text) <= most:
+        raise RequestError(f"{name} is {text[:40]!r}", where=request.url.path, expected=f"a number from 1 to {most}")
+    return int(text)
+
+
+def flag(request: Request, name: str) -> bool:
+    """A parameter of the query that is true or false, and false when it is not there.
+
+    Raises:
+        RequestError: it is something else.
+    """
+    text = request.query_params.get(name, "false").lower()
+    if text not in {"true", "false"}:
+        raise RequestError(f"{name} is {text[:40]!r}", where=request.url.path, expected="true or false")
+    return text == "true"
+
+
 def idempotency_key(request: Request) -> str:
     """The caller's Idempotency-Key, or one that is used once.
 

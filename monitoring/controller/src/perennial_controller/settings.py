@@ -46,15 +46,32 @@ class Settings:
     alert_expiry: timedelta = timedelta(hours=24)
     """An alert of which no copy came for so long has ended, even if nobody said so. Longer than Alertmanager's `repeat_interval`."""
 
+    public_airflow: str | None = None
+    """PERENNIAL_PUBLIC_AIRFLOW_URL: Airflow's address in a browser, for the pages' links; PERENNIAL_AIRFLOW_URL when not given."""
+    public_mlflow: str | None = None
+    """PERENNIAL_PUBLIC_MLFLOW_URL: likewise MLflow's; MLFLOW_TRACKING_URI when not given."""
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, port: int = DEFAULT_PORT) -> Settings:
-        """Raises PlatformError when PERENNIAL_PORT is no port."""
+        """Raises PlatformError when PERENNIAL_PORT is no port, or an address none."""
         environment = os.environ if environment is None else environment
+        platform = Platform.from_environment(environment)
         return cls(
-            platform=Platform.from_environment(environment),
+            platform=platform,
+            public_airflow=_public(environment, "PERENNIAL_PUBLIC_AIRFLOW_URL", platform.airflow_url),
+            public_mlflow=_public(environment, "PERENNIAL_PUBLIC_MLFLOW_URL", platform.mlflow_url),
             host=environment.get("PERENNIAL_HOST") or "127.0.0.1",
             port=_port(environment.get("PERENNIAL_PORT") or str(port)),
         )
+
+
+def _public(environment: Mapping[str, str], name: str, otherwise: str | None) -> str | None:
+    url = environment.get(name) or otherwise
+    if url and not url.startswith(("http://", "https://")):
+        raise PlatformError(
+            f"{name} is {url!r}", expected="the address that a browser reaches it by: http://... or https://..."
+        )
+    return url.rstrip("/") if url else None
 
 
 def _port(text: str) -> int:

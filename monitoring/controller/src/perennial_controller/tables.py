@@ -47,6 +47,8 @@ decisions = Table(
     # -- the row that asks again, when an alert's run did not succeed --
     Column("seen_data_version", BigInteger),
     Column("successor_id", BigInteger),
+    # -- its steps, as they were when it ended --
+    Column("steps", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
 )
 marks = Table(
     "perennial_marks",

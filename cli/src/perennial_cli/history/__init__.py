@@ -1,0 +1,1 @@
+"""The controller's timeline and overview, in the terminal."""
