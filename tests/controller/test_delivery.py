@@ -243,6 +243,7 @@ def test_backoff_doubles_to_its_limit_and_never_overflows() -> None:
         ("PERENNIAL_PORT", "http", "PERENNIAL_PORT: 'http' is not a port"),
         ("PERENNIAL_HOST", "192.0.2.1", "cannot listen on 192.0.2.1:"),
         ("MLFLOW_TRACKING_URI", "sqlite:///x", "'sqlite' is not a way to reach the registry"),
+        ("PERENNIAL_PUBLIC_AIRFLOW_URL", "javascript:x", "expected: the address that a browser reaches it by: http://"),
     ],
 )
 def test_a_wrong_environment_ends_the_start_with_a_sentence(

@@ -266,6 +266,13 @@ def test_what_was_due_while_retraining_was_paused_is_past(spec_with: Any) -> Non
     assert run_due(spec, NOW - 90 * DAY, NOW - 30 * DAY, NOW) == datetime(2026, 6, 7, 3, tzinfo=UTC)
 
 
+def test_what_is_due_in_quiet_hours_is_due_when_they_end(spec_with: Any) -> None:
+    night = "{schedule: '0 23 * * *', quiet_hours: {start: '22:00', end: '06:00'}}"
+    spec = spec_with(night, "  runs: {longest: 3h}\n")
+    seen = datetime(2026, 6, 1, 12, tzinfo=UTC)
+    assert run_due(spec, seen) == datetime(2026, 6, 2, 9, tzinfo=UTC)
+
+
 def test_when_the_last_pause_ended_is_known_whichever_way_it_ended() -> None:
     ran_out = Pause(NOW - DAY, NOW - timedelta(hours=2), "ann", "-", of_all=True)
     lasting = Pause(NOW - DAY, None, "ann", "-")

@@ -358,7 +358,12 @@ def test_stale_data_retrains_without_new_data_for_the_run_itself_looks_for_some(
 
 
 TICK = Event("schedule", "flights")
-NIGHT = {"quiet_hours": {"start": "10:00", "end": "14:00", "let_through": ["quality"]}, "on": ["drift", "quality"]}
+DAILY = {"schedule": "@daily"}
+NIGHT: dict[str, Any] = {
+    "schedule": "@daily",
+    "quiet_hours": {"start": "10:00", "end": "14:00", "let_through": ["quality"]},
+    "on": ["drift", "quality"],
+}
 
 
 @pytest.mark.parametrize(
@@ -378,9 +383,23 @@ NIGHT = {"quiet_hours": {"start": "10:00", "end": "14:00", "let_through": ["qual
     ids=["due", "neither cooldown nor budget nor breaker", "merged", "paused", "an older tick"],
 )
 def test_a_tick_of_the_schedule(event: Event, history: History, kind: DecisionKind, words: str) -> None:
-    decision = decide(event, history, spec(), NOW, Facts())
+    decision = decide(event, history, spec(**DAILY), NOW, Facts())
     assert decision.kind == kind
     assert words in decision.reason
+
+
+def test_a_tick_that_outlives_its_schedule_starts_nothing() -> None:
+    decision = decide(TICK, History(), spec(), NOW, Facts())
+    assert (decision.kind, decision.reason) == (
+        DecisionKind.NOT_ALLOWED,
+        "the spec has no retraining.schedule any more",
+    )
+
+
+@pytest.mark.parametrize("hours_ahead", [30 * 24, 49])
+def test_a_clock_that_was_put_right_holds_no_alert_until_its_time_comes(hours_ahead: float) -> None:
+    ahead = History((ran(-hours_ahead), ran(-hours_ahead), ran(-hours_ahead)))
+    assert decide(DRIFT, ahead, spec(), NOW, NEW_DATA).kind == DecisionKind.ACCEPTED
 
 
 def test_an_alert_that_a_newer_one_supersedes_starts_nothing_unless_it_is_left_alone() -> None:
@@ -599,6 +618,7 @@ _moves = st.one_of(
 )
 _budgets = st.builds(
     lambda cooldown, runs, per, compute: spec(
+        schedule="@daily",
         cooldown=f"{cooldown}h",
         budget={"runs": runs, "per": f"{per}h", **({} if compute is None else {"compute": f"{compute}m"})},
     ),
@@ -626,6 +646,5 @@ def test_no_sequence_of_events_breaks_budget_or_cooldown_or_starts_two_runs_or_s
     # An alert that goes on firing while runs end, data comes and nobody stands in the way is answered in bounded time.
     month.end()
     month.version += 1
-    month.now = max([month.now, *(run.accepted_at for run in month.runs)])  # the clock is put right
-    month.now += max(policy.retraining.cooldown, policy.retraining.budget.per) + timedelta(seconds=1)
+    month.now += 2 * max(policy.retraining.cooldown, policy.retraining.budget.per) + timedelta(seconds=1)
     assert month.decide(DRIFT) == DecisionKind.ACCEPTED

@@ -25,6 +25,8 @@ async def test_low_quality_starts_the_run_and_drift_of_the_same_time_is_merged_i
     assert rows["PerennialQualityLow"]["decision"] == "accepted"
     assert rows["PerennialFeatureDrift"]["decision"] == "merged"
     assert {row["run_id"] for row in rows.values()} == {run["dag_run_id"]}
+    drift, quality = rows["PerennialFeatureDrift"]["summary"], rows["PerennialQualityLow"]["summary"]
+    assert run["conf"]["reason"]["summary"] == f"{quality}; and {drift}"
 
 
 async def test_a_newer_alert_of_the_same_labels_supersedes_the_older_while_it_fires(

@@ -84,6 +84,7 @@ async def test_of_the_ticks_that_were_missed_one_starts_a_run_once_however_often
 
 
 async def test_a_pause_holds_the_schedule_and_the_newest_tick_starts_a_run_when_it_ends(world: Any) -> None:
+    world.pipeline("flights", "{schedule: '@yearly', cooldown: 0s}")
     async with world.controller(reload_every=3600) as client:
         await client.http.post("/api/v1/pipelines/flights/pause", json=BY_ANN)
         # What a controller would have written an hour ago, and again now.

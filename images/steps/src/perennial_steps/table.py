@@ -209,21 +209,24 @@ def read_window(
             ) from error
 
 
-def count_filled(uri: str, version: int, column: str) -> int | None:
-    """Rows of a version that have a value in `column`, by the statistics in the log; None where files lack them.
+def count_filled(uri: str, version: int, column: str) -> int:
+    """Rows of a version that have a value in `column`: by the statistics in the log, or counted where files lack them.
 
     Raises:
         PlatformError: the store does not answer.
     """
     import pyarrow as pa
     from deltalake import DeltaTable
+    from pyarrow import dataset
 
     with store_errors(uri):
-        actions = pa.table(DeltaTable(uri, version=version).get_add_actions(flatten=True)).to_pydict()
-    rows, missing = actions.get("num_records", []), actions.get(f"null_count.{column}", [])
-    if len(rows) != len(missing) or None in {*rows, *missing}:
-        return None
-    return int(sum(rows) - sum(missing))
+        found = DeltaTable(uri, version=version)
+        actions = pa.table(found.get_add_actions(flatten=True)).to_pydict()
+        rows, missing = actions.get("num_records", []), actions.get(f"null_count.{column}", [])
+        if len(rows) == len(missing) and None not in {*rows, *missing}:
+            return int(sum(rows) - sum(missing))
+        # The log has statistics of the first 32 columns, unless a table says otherwise.
+        return int(found.to_pyarrow_dataset().count_rows(filter=dataset.field(column).is_valid()))
 
 
 def delete_unneeded(uri: str, pinned: Sequence[int], after: timedelta) -> int:

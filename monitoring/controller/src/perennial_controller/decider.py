@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from perennial_controller.cases import STARTED, Decision, DecisionKind, Event, Facts, History, Run
 from perennial_controller.entry import Entry
-from perennial_controller.events import target_dag
+from perennial_controller.events import run_id_of, target_dag
 from perennial_controller.ledger import Ledger
 from perennial_controller.metrics import UNKNOWN, ControllerMetrics
 from perennial_controller.policy import decide, needs_facts, priority_of
@@ -112,6 +112,8 @@ class Decider:
                     changed.append((entry, decision))
                 if decision.kind in STARTED:
                     history = await deciding.history(since)
+            if (started := _accepted_alert(changed)) and (also := _merged_into(changed, started)):
+                await deciding.answers_also(started, also)
         for entry, decision in changed:  # counted only now that it is written
             label = entry.pipeline if found.spec is not None else UNKNOWN
             self.metrics.decisions.labels(label, str(decision.kind)).inc()
@@ -135,6 +137,18 @@ class Rehearsal:
     """On what was asked for."""
     others: tuple[tuple[Entry, Decision], ...]
     """On what is open, in the order in which it would be decided after that."""
+
+
+def _accepted_alert(decided: Sequence[tuple[Entry, Decision]]) -> Entry | None:
+    """The alert that starts a run."""
+    of = (entry for entry, decision in decided if decision.kind == DecisionKind.ACCEPTED and entry.kind == "alert")
+    return next(of, None)
+
+
+def _merged_into(decided: Sequence[tuple[Entry, Decision]], started: Entry) -> list[str]:
+    """What the alerts say that the run of `started` answers as well."""
+    run_id = run_id_of(started.kind, started.dedupe_key, started.received_at)
+    return [entry.summary for entry, decision in decided if entry.kind == "alert" and decision.run_id == run_id]
 
 
 def _with_run_of(decision: Decision, event: Event, history: History, now: datetime) -> History:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from perennial_controller.cases import NOTES, DecisionKind, Event, EventKind, Pause
-from perennial_controller.events import ALL_PIPELINES
+from perennial_controller.events import ALL_PIPELINES, MAX_SUMMARY
 from perennial_spec.step import Reason
 
 Delivery = Literal["pending", "delivered", "failed"]
@@ -98,7 +98,8 @@ class Entry:
     def why(self) -> Reason:
         """The reason that travels with the run and stays with its model version."""
         assert self.kind not in NOTES  # they start no run
-        return Reason(kind=self.kind, summary=self.summary, decision_id=self.id, alert=self.alert, actor=self.actor)
+        summary = "; and ".join([self.summary, *self.payload.get("also", [])])[:MAX_SUMMARY]
+        return Reason(kind=self.kind, summary=summary, decision_id=self.id, alert=self.alert, actor=self.actor)
 
     def to_json(self) -> dict[str, Any]:
         """As the API answers: times in ISO 8601."""

@@ -102,7 +102,10 @@ def run_due(spec: PipelineSpec, since: datetime | None, *later: datetime | None)
     if spec.retraining.schedule is None or not moments:
         return None
     tick = next_tick(spec.retraining.schedule, max(moments))
-    return tick + spec.run_limit if tick else None
+    if tick is None:
+        return None
+    quiet = spec.retraining.quiet_hours
+    return ((quiet.until(tick) if quiet else None) or tick) + spec.run_limit
 
 
 async def read_runs(connection: AsyncConnection, since: datetime) -> dict[str, Runs]:

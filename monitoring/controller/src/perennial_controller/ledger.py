@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -35,6 +35,7 @@ _LOCK_CLASS = 0x7065_7265
 _DEADLOCKS = 3
 """So often a write is tried that another stands in the way of."""
 _MAX_TRAIL = 50
+_MAX_ALSO = 20
 _HELD = [str(kind) for kind in HELD]
 _HELD_TICKS = [str(kind) for kind in HELD_TICKS]
 _t = decisions.c
@@ -328,6 +329,12 @@ class Deciding:
         pauses = tuple(order.pause() for order in orders if order.kind == "pause")
         in_vain = await read_in_vain(self._connection, self._pipeline)
         return History(tuple(_run(entry) for entry in entries), tried, pauses, in_vain)
+
+    async def answers_also(self, entry: Entry, summaries: Sequence[str]) -> None:
+        """Note what else the run of an alert is for, so that its reason says all of it."""
+        also = {"also": [summary[:MAX_SUMMARY] for summary in summaries[:_MAX_ALSO]]}
+        added = _t.payload.op("||")(bindparam(None, also, type_=JSONB))
+        await self._connection.execute(update(decisions).where(_t.id == entry.id).values(payload=added))
 
     async def decide(self, entry: Entry, decision: Decision, now: datetime) -> bool:
         """Write a decision, and the run that it starts into the outbox. False: it is the decision that is there already."""

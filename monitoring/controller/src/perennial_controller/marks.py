@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -35,6 +35,8 @@ async def set_mark(connection: AsyncConnection, name: str, at: datetime) -> None
 async def keep_schedules(connection: AsyncConnection, names: Iterable[str], now: datetime) -> None:
     """Note schedules that are new, and forget those that are gone."""
     wanted = sorted(names)
+    # Of a clock that was put right since: no tick would come until then.
+    await connection.execute(update(marks).where(marks.c.name.startswith(_SCHEDULE), marks.c.at > now).values(at=now))
     gone = delete(marks).where(marks.c.name.startswith(_SCHEDULE), marks.c.name.not_in(wanted))
     await connection.execute(gone)
     if wanted:

@@ -66,11 +66,12 @@ class Settings:
 
 
 def _public(environment: Mapping[str, str], name: str, otherwise: str | None) -> str | None:
-    url = environment.get(name) or otherwise
-    if url and not url.startswith(("http://", "https://")):
+    given = environment.get(name)
+    if given and not given.startswith(("http://", "https://")):
         raise PlatformError(
-            f"{name} is {url!r}", expected="the address that a browser reaches it by: http://... or https://..."
+            f"{name} is {given!r}", expected="the address that a browser reaches it by: http://... or https://..."
         )
+    url = given or otherwise
     return url.rstrip("/") if url else None
 
 

@@ -41,7 +41,7 @@ _COPIES = text("""
     WITH given AS (SELECT * FROM unnest(:keys, :copies) AS given (key, copies)),
     there AS (
         SELECT id, given.key, given.copies FROM perennial_decisions JOIN given ON dedupe_key = given.key
-        WHERE successor_id IS NULL AND resolved_at IS NULL ORDER BY dedupe_key FOR UPDATE OF perennial_decisions
+        WHERE successor_id IS NULL AND resolved_at IS NULL ORDER BY dedupe_key COLLATE "C" FOR UPDATE OF perennial_decisions
     )
     UPDATE perennial_decisions AS row SET duplicates = duplicates + there.copies, last_seen_at = :now
     FROM there WHERE row.id = there.id AND row.successor_id IS NULL AND row.resolved_at IS NULL

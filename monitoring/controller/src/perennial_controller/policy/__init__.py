@@ -105,6 +105,12 @@ def _trigger(case: Case) -> Decision | None:
     return None
 
 
+def _scheduled(case: Case) -> Decision | None:
+    if case.spec.retraining.schedule is None:  # it was, when the tick was written
+        return Decision(DecisionKind.NOT_ALLOWED, "the spec has no retraining.schedule any more")
+    return None
+
+
 def _accepted(case: Case) -> str:
     if case.event.kind == "person":
         return "a person asked, and no run is active"
@@ -127,7 +133,7 @@ def _accepted(case: Case) -> str:
 _Rule = Callable[[Case], Decision | None]
 _RULES: dict[EventKind, tuple[_Rule, ...]] = {
     "alert": (ended, superseded, _trigger, paused, quiet, active, breaker, cooldown, budget, new_data, new_labels),
-    "schedule": (superseded, paused, quiet, active),
+    "schedule": (_scheduled, superseded, paused, quiet, active),
     "person": (active,),
     "data": (data_waiting,),
 }

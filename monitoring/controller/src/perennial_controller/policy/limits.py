@@ -13,7 +13,8 @@ from perennial_spec.units import format_duration
 
 def cooldown(case: Case) -> Decision | None:
     pause = case.spec.retraining.cooldown
-    last = max((run.accepted_at for run in case.trainings), default=None)
+    # A run of much later than now is of a clock that was put right since: it must not hold alerts until then.
+    last = max((at for run in case.trainings if (at := run.accepted_at) <= case.now + pause), default=None)
     if last is None or last + pause <= case.now:
         return None
     return Decision(
@@ -25,12 +26,17 @@ def cooldown(case: Case) -> Decision | None:
 
 def spent(budget: Budget, accepted: Iterable[datetime], now: datetime) -> list[datetime]:
     """When the runs that count against the budget were accepted, oldest first."""
-    return sorted(moment for moment in accepted if moment > now - budget.per)
+    return sorted(moment for moment in accepted if _counts(budget, moment, now))
+
+
+def _counts(budget: Budget, accepted: datetime, now: datetime) -> bool:
+    """Whether a run is of the budget's time. One of much later than now is of a clock that was put right since."""
+    return now - budget.per < accepted <= now + budget.per
 
 
 def compute_spent(budget: Budget, runs: Iterable[Run], now: datetime) -> timedelta:
     """How long the runs that count against the budget have taken together; one that is active counts up to now."""
-    recent = (run.took(now) for run in runs if run.accepted_at > now - budget.per)
+    recent = (run.took(now) for run in runs if _counts(budget, run.accepted_at, now))
     return sum(recent, timedelta(0))
 
 
@@ -52,7 +58,7 @@ def _compute(limit: Budget, case: Case) -> Decision | None:
     if limit.compute is None:
         return None
     runs = sorted(
-        (run for run in case.trainings if run.accepted_at > case.now - limit.per), key=lambda r: r.accepted_at
+        (run for run in case.trainings if _counts(limit, run.accepted_at, case.now)), key=lambda r: r.accepted_at
     )
     taken = sum((run.took(case.now) for run in runs), timedelta(0))
     if taken < limit.compute:

@@ -1,4 +1,5 @@
-"""Quiet hours hold events, and newer events supersede older ones: the index of what is open has both."""
+"""Quiet hours hold events, and newer events supersede older ones: the index of what is open has both. The schedule becomes the
+controller's, and begins anew: what was due before, Airflow has run."""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ OPEN = (
 
 
 def upgrade() -> None:
-    """Make the index anew."""
+    """Make the index anew, and let schedules begin."""
     _open(OPEN)
+    op.execute(text("UPDATE perennial_marks SET at = now() WHERE name LIKE 'schedule:%'"))
 
 
 def downgrade() -> None:
