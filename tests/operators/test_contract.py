@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from airflow.sdk import DAG, BaseOperator, Context, chain, task
 from airflow.sdk.api.datamodels._generated import DagRunType
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from pydantic import ValidationError
 
 from perennial_operators import rollout_group, step
 from perennial_operators.contract import StepCall, StepTask, build_request, conclude, steps_upstream
@@ -15,10 +17,11 @@ from perennial_spec.step import StepFailure, StepResult, Verdict
 
 
 class Exchange:
-    """Airflow's XCom of one run, in memory."""
+    """Airflow's XCom of one run and its store for one task, in memory."""
 
     def __init__(self) -> None:
         self.values: dict[tuple[str, str], Any] = {}
+        self.kept: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.values["me", key] = value
@@ -31,7 +34,8 @@ def context(exchange: Exchange, run_id: str = "manual__1", conf: dict[str, Any] 
     run = SimpleNamespace(
         run_id=run_id, run_type=DagRunType.MANUAL, conf=conf, logical_date=None, triggering_user_name="ada"
     )
-    return cast("Context", {"dag_run": run, "ti": exchange})
+    store = SimpleNamespace(get=exchange.kept.get, set=exchange.kept.__setitem__)
+    return cast("Context", {"dag_run": run, "ti": exchange, "task_state_store": store})
 
 
 def result(step: str = "train", verdict: Verdict = Verdict.PASS, **more: Any) -> StepResult:
@@ -175,3 +179,25 @@ def test_an_inconclusive_analysis_goes_on_where_the_specification_says_so(write_
     assert found == {"share": 0.1}
     with pytest.raises(AirflowFailException, match="train: inconclusive"):
         conclude(result("train", Verdict.INCONCLUSIVE), StepCall(lenient, "train"), context(Exchange()))
+
+
+def test_a_step_that_must_wait_leaves_the_task_with_what_it_wants_to_remember(
+    tasks: dict[str, BaseOperator], pipeline: Pipeline
+) -> None:
+    exchange, analyse = Exchange(), tasks["analyse_10"]
+    pending = result("analyse", Verdict.PENDING, again_after=60.0, state={"since": 5.0}, outputs={"requests": 12})
+    with pytest.raises(TaskDeferred) as left:
+        conclude(pending, call(analyse), context(exchange))
+    assert hasattr(analyse, left.value.method_name)
+    assert left.value.timeout is None
+    moment = left.value.trigger.moment
+    assert 55 < (moment - datetime.now(UTC)).total_seconds() <= 60
+    assert exchange.values["me", "result"]["outputs"] == {"requests": 12}
+    assert build_request(analyse, call(analyse), context(exchange)).state == {"since": 5.0}
+
+
+def test_pending_and_the_time_of_the_next_look_belong_together() -> None:
+    with pytest.raises(ValidationError, match="expected again_after with the verdict pending"):
+        result("analyse", Verdict.PENDING)
+    with pytest.raises(ValidationError, match="expected again_after with the verdict pending"):
+        result("analyse", Verdict.PASS, again_after=60.0)

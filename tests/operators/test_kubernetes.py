@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from airflow.sdk import DAG, Context
 from airflow.sdk.api.datamodels._generated import DagRunType
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
 from perennial_operators import build_dags, step
 from perennial_operators.contract import build_request
@@ -188,8 +188,8 @@ def the_operator(pipeline: Pipeline) -> Any:
         return step(pipeline, "train")
 
 
-def the_context(pushed: dict[str, Any] | None = None) -> Context:
-    pushed = {} if pushed is None else pushed
+def the_context(pushed: dict[str, Any] | None = None, kept: dict[str, Any] | None = None) -> Context:
+    pushed, kept = {} if pushed is None else pushed, {} if kept is None else kept
     run = SimpleNamespace(
         run_id="manual__1", run_type=DagRunType.MANUAL, conf=None, logical_date=None, triggering_user_name="ada"
     )
@@ -201,7 +201,9 @@ def the_context(pushed: dict[str, Any] | None = None) -> Context:
         xcom_push=lambda key, value: pushed.update({key: value}),
         xcom_pull=lambda **_: None,
     )
-    return cast("Context", {"dag_run": run, "ti": ti, "run_id": run.run_id, "dag": SimpleNamespace()})
+    store = SimpleNamespace(get=kept.get, set=kept.__setitem__)
+    found = {"dag_run": run, "ti": ti, "run_id": run.run_id, "dag": SimpleNamespace(), "task_state_store": store}
+    return cast("Context", found)
 
 
 def without_empty(value: Any) -> Any:
@@ -243,6 +245,24 @@ def test_the_pod_that_reaches_the_cluster_is_the_one_of_the_manifest(
     assert pod["metadata"]["labels"].items() >= wanted["metadata"]["labels"].items()
     assert pod["metadata"]["annotations"] == wanted["metadata"]["annotations"]
     assert without_empty(pod["spec"]) == without_empty(wanted["spec"]) | {"hostNetwork": False}
+
+
+def test_a_step_that_looks_again_leaves_no_pod_behind_and_finds_its_state(
+    cluster: Cluster, pipeline: Pipeline, steps_that: Install
+) -> None:
+    steps_that("""
+        seen = request.state.get("seen", 0) + 1
+        done(outputs={"seen": seen}) if seen == 3 else done("pending", again_after=240.0, state={"seen": seen})
+    """)
+    pushed, kept = dict[str, Any](), dict[str, Any]()
+    for look in (1, 2):
+        with pytest.raises(TaskDeferred) as left:
+            the_operator(pipeline).execute_sync(the_context(pushed, kept))
+        assert left.value.method_name == "look_again"
+        assert pushed["result"]["verdict"] == "pending"
+        assert len(cluster.created) == len(cluster.deleted) == look
+    assert the_operator(pipeline).execute_sync(the_context(pushed, kept)) == {"seen": 3}
+    assert cluster.pods == {}
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,12 @@ def run(task: LocalStepOperator, pushed: dict[str, Any] | None = None) -> dict[s
         run_id="manual__1", run_type=DagRunType.MANUAL, conf=None, logical_date=None, triggering_user_name="ada"
     )
     ti = SimpleNamespace(xcom_push=pushed.__setitem__, xcom_pull=lambda **_: None)
+    store = SimpleNamespace(get=lambda _: None)
     # `execute` is wrapped by Airflow against being called inside another task; this is what the task runner calls, unwrapped.
     execute = cast("Any", type(task).execute).__wrapped__
-    return cast("dict[str, Any]", execute(task, cast("Context", {"dag_run": dag_run, "ti": ti})))
+    return cast(
+        "dict[str, Any]", execute(task, cast("Context", {"dag_run": dag_run, "ti": ti, "task_state_store": store}))
+    )
 
 
 def test_a_step_gets_its_request_and_gives_its_outputs(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from airflow.models.dagrun import DagRun
@@ -104,3 +105,37 @@ def test_a_failed_gate_deploys_nothing_and_rolls_nothing_back(
     assert found.state == DagRunState.FAILED
     assert (states["evaluate"], states["deploy_10"], states["rollback"]) == ("failed", "upstream_failed", "skipped")
     assert [one["step"] for one in story(tmp_path)] == ["ingest", "validate", "train", "evaluate"]
+
+
+LOOKS = """
+    import pathlib
+    log = pathlib.Path(os.environ["STORY"])
+    with log.open("a") as file:
+        file.write(json.dumps({"step": request.step, "state": request.state, "process": os.getpid()}) + "\\n")
+    looks = request.state.get("looks", 0) + 1
+    if request.step != "analyse" or looks > 3:
+        done(outputs={"model_version": "7"} if request.step == "train" else {})
+    if looks == 3 and not os.path.exists(log.with_name("died")):
+        log.with_name("died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    done("pending", again_after=0.2, state={"looks": looks})
+"""
+
+
+def test_looks_are_processes_of_their_own_and_what_they_know_survives_a_retry(
+    airflow_dags: Path, write_pipeline: Any, steps_that: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORY", str(tmp_path / "story"))
+    steps_that(LOOKS)
+    deployment = {"steps": ["10%", "100%"]}
+    folder = write_pipeline(
+        root=airflow_dags / "pipelines", deployment=deployment, resources={"analyse": {"retries": 1}}
+    )
+    dag = build_dags(folder.parent)["churn"]
+    cast("Any", dag.get_task("analyse_10")).retry_delay = timedelta(seconds=0)
+    found, states = run(dag)
+    assert (found.state, states["analyse_10"]) == (DagRunState.SUCCESS, "success")
+    looks = [one for one in story(tmp_path) if one["step"] == "analyse"]
+    assert [one["state"].get("looks", 0) for one in looks] == [0, 1, 2, 2, 3]
+    assert len({one["process"] for one in looks}) == 5
+    assert next(ti.try_number for ti in found.get_task_instances() if ti.task_id == "analyse_10") == 2

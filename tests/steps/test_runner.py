@@ -24,7 +24,7 @@ from perennial_spec.errors import (
 )
 from perennial_spec.step import StepName, Verdict, parse_result
 from perennial_steps.context import Outcome, StepContext
-from perennial_steps.runner import run_step
+from perennial_steps.runner import run_step, run_to_the_end
 
 Step = Callable[[Callable[[StepContext], Any]], None]
 
@@ -111,6 +111,42 @@ def test_an_unexpected_exception_is_an_error_that_names_its_type_and_logs_its_tr
     assert result.failure is not None
     assert result.failure.message == "ZeroDivisionError: division by zero"
     assert "Traceback" in caplog.text
+
+
+def looking_again(after: float, looks: int) -> Callable[[StepContext], Outcome]:
+    def run(context: StepContext) -> Outcome:
+        seen = context.request.state.get("seen", 0) + 1
+        if seen == looks:
+            return Outcome("seen enough", {"seen": seen})
+        return Outcome("not yet", verdict=Verdict.PENDING, again_after=after, state={"seen": seen})
+
+    return run
+
+
+def test_looks_that_are_seconds_apart_are_one_process(room, train: Step) -> None:
+    room.pipeline()
+    train(looking_again(0.01, looks=3))
+    result = run_step(room.request("train"), room.platform)
+    assert (result.verdict, result.outputs, result.again_after) == (Verdict.PASS, {"seen": 3}, None)
+
+
+def test_a_look_that_is_far_away_is_the_callers(room, train: Step) -> None:
+    room.pipeline()
+    train(looking_again(300, looks=3))
+    request = room.request("train")
+    result = parse_result(run_step(request, room.platform).to_message())
+    assert (result.verdict, result.again_after, result.state) == (Verdict.PENDING, 300, {"seen": 1})
+    assert result.failure is None
+    assert run_step(request.model_copy(update={"state": result.state}), room.platform).state == {"seen": 2}
+
+
+def test_by_hand_a_step_stays_for_all_of_its_looks(room, train: Step, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("perennial_steps.runner.time.sleep", waited.append)
+    room.pipeline()
+    train(looking_again(300, looks=3))
+    assert run_to_the_end(room.request("train"), room.platform).outputs == {"seen": 3}
+    assert waited == [300, 300]
 
 
 def test_a_failing_outcome_keeps_its_outputs_and_says_why(room, train: Step) -> None:

@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from pydantic import ValidationError
 
+from perennial_operators import looks
 from perennial_operators.reason import reason_of
 from perennial_spec.errors import ContractError
 from perennial_spec.load import Pipeline
@@ -32,9 +33,13 @@ class StepCall:
 
 
 class StepTask:
-    """What the operators of all backends have in common."""
+    """What the operators of all backends have in common. Mixed into an operator, before it."""
 
     call: StepCall
+
+    def look_again(self, context: Context, event: Any = None) -> Any:
+        """The task is resumed for the next look of its step: `looks.wait` names this method."""
+        return cast("BaseOperator", self).execute(context)
 
 
 def build_request(task: BaseOperator, call: StepCall, context: Context) -> StepRequest:
@@ -53,6 +58,7 @@ def build_request(task: BaseOperator, call: StepCall, context: Context) -> StepR
             reason=reason_of(run.conf, str(run.run_type.value), run.logical_date, run.triggering_user_name),
             inputs=_inputs(task, call, context),
             params=dict(call.params),
+            state=looks.state_of(context),
         )
     except ContractError as error:
         raise AirflowFailException(str(error)) from None
@@ -66,6 +72,7 @@ def conclude(result: StepResult, call: StepCall, context: Context) -> dict[str, 
     """The step's outputs when it passed.
 
     Raises:
+        TaskDeferred: the answer is not known yet; the task is resumed for the next look.
         AirflowFailException: the answer is no, or could not be told; trying again changes nothing.
         AirflowException: the step did not work; Airflow tries again as often as the specification says.
     """
@@ -73,6 +80,8 @@ def conclude(result: StepResult, call: StepCall, context: Context) -> dict[str, 
     context["ti"].xcom_push(RESULT_KEY, envelope)
     reason = result.failure.message if result.failure and result.failure.message else result.summary
     message = f"{result.step}: {result.verdict.value}: {reason}"
+    if result.again_after is not None:
+        looks.wait(context, result.again_after, result.state)
     if result.verdict is Verdict.PASS or _goes_on(result, call):
         return result.outputs
     if result.verdict is Verdict.ERROR:

@@ -32,6 +32,8 @@ def command(
         perennial step validate flight-delays --run-key try-1 --results try-1.json
         perennial step train flight-delays --run-key try-1 --results try-1.json
 
+    Stays until a step that looks again has its answer.
+
     Prints the result as JSON. Exits 0 for pass, 10 for fail, 11 for inconclusive, 1 for error.
     """
     import getpass
@@ -78,10 +80,10 @@ def command(
     platform = replace(connection.load(), pipelines_dir=str(catalogue.root))  # the files that the request was made from
     os.environ.update(platform.to_environment())  # sources and libraries read theirs from the environment
     from perennial_steps.progress import log_to_stderr
-    from perennial_steps.runner import run_step
+    from perennial_steps.runner import run_to_the_end
 
     log_to_stderr()
-    result = run_step(request, platform)
+    result = run_to_the_end(request, platform)
     typer.echo(result.model_dump_json(indent=2, exclude_none=True))
     if results and result.verdict == "pass":
         Path(results).write_text(json.dumps(known | {step: result.outputs}, indent=2))

@@ -4,6 +4,10 @@ The request comes in a file named by `PERENNIAL_STEP_REQUEST_FILE` or as JSON in
 named by `PERENNIAL_STEP_RESULT_FILE`, by default Kubernetes' `/dev/termination-log`, which holds 4,096 bytes. Logs go to stderr.
 A step run twice with the same run key has the effect of one run.
 
+A step that must wait does not: its result is `pending`, and says after how many seconds (`again_after`) it is to be run again, with what it
+wants to remember (`state`), which comes back in the next request. Each such run is a look. Between two looks nothing is held: no process,
+no pod; and nothing is lost when everything is restarted. The result of a look is as regular as the last one: summary, outputs, metrics.
+
 Outputs by step (values are JSON; the next steps find them in `StepRequest.inputs[step]`):
 
     ingest    data_uri, data_version, rows, landed [partition, ...], first, last (ISO timestamps)
@@ -24,9 +28,9 @@ from __future__ import annotations
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from perennial_spec import names
 from perennial_spec.base import Model
@@ -45,18 +49,20 @@ STEPS: tuple[StepName, ...] = get_args(StepName)
 
 
 class Verdict(StrEnum):
-    """What a step came to. Exit codes of the process: 0, 10, 11 and 1."""
+    """What a step came to. Exit codes of the process: 0, 10, 11, 0 and 1."""
 
     PASS = "pass"  # noqa: S105 (not a password)
     FAIL = "fail"
     """The step worked, and the answer is no: a gate failed, an expectation was not met. Trying again changes nothing."""
     INCONCLUSIVE = "inconclusive"
+    PENDING = "pending"
+    """The answer is not known yet: run the step again after `StepResult.again_after`. Nothing went wrong, and nothing may build on it."""
     ERROR = "error"
     """The step did not work. It may be tried again."""
 
     @property
     def exit_code(self) -> int:
-        return {"pass": 0, "fail": 10, "inconclusive": 11, "error": 1}[self.value]
+        return {"pass": 0, "fail": 10, "inconclusive": 11, "pending": 0, "error": 1}[self.value]
 
 
 class Reason(Model):
@@ -86,6 +92,8 @@ class StepRequest(Model):
     """Outputs of the steps before, by step."""
     params: dict[str, Any] = Field(default_factory=dict)
     """What distinguishes two tasks of the same step: `{"share": 0.1}` for deploy and analyse."""
+    state: dict[str, Any] = Field(default_factory=dict)
+    """What the look before wanted to remember; empty at the first."""
 
 
 class StepFailure(Model):
@@ -107,6 +115,16 @@ class StepResult(Model):
     failure: StepFailure | None = None
     seconds: float = Field(default=0.0, ge=0)
     """Wall time of the work, without process start."""
+    again_after: float | None = Field(default=None, ge=0)
+    """Seconds until the next look, when the verdict is `pending`, and only then."""
+    state: dict[str, Any] = Field(default_factory=dict)
+    """For the next look."""
+
+    @model_validator(mode="after")
+    def _pending_says_when(self) -> Self:
+        if (self.verdict is Verdict.PENDING) != (self.again_after is not None):
+            raise ValueError("expected again_after with the verdict pending, and with no other")
+        return self
 
     def to_message(self) -> str:
         """JSON of at most 4,096 bytes.

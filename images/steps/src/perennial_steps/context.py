@@ -60,3 +60,7 @@ class Outcome:
     verdict: Verdict = Verdict.PASS
     failure: str | None = None
     """Why the verdict is `fail`, in words."""
+    again_after: float | None = None
+    """Seconds until the next look, when the verdict is `pending`."""
+    state: dict[str, Any] = field(default_factory=dict)
+    """What the next look finds in `StepRequest.state`."""

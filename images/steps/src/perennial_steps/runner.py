@@ -1,7 +1,7 @@
 """Runs one step: request in, result out, whatever happens in between.
 
 A result is `fail` when trying again cannot change it (the spec, the code or the batch is wrong), and `error` when it can (something did
-not answer, the disk is full, the process was ended).
+not answer, the disk is full, the process was ended). It is `pending` when the step wants to look again later.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 from perennial_spec.errors import (
@@ -34,6 +35,8 @@ from perennial_steps.progress import without_secrets
 log = logging.getLogger(__name__)
 
 _FINAL = (SpecError, PipelineNotFound, FeatureError, BatchError, ModelError, RequestError, ContractError)
+SHORT_WAIT = 10.0
+"""Seconds. A shorter wait for the next look is spent in this process: whoever runs the step would need about as long to start another."""
 _SUMMARY_CHARACTERS = 300
 _FAILURE_BYTES = (1500, 700, 300)
 """Tried in turn, as JSON, until the whole result fits its contract."""
@@ -58,6 +61,17 @@ def run_step(request: StepRequest, platform: Platform) -> StepResult:
     result = _fitting(result.model_copy(update={"seconds": round(time.perf_counter() - start, 3)}))
     _report(request, result)
     return result
+
+
+def run_to_the_end(request: StepRequest, platform: Platform) -> StepResult:
+    """Run one step in this process, and stay for all of its looks, however far apart they are."""
+    while True:
+        result = run_step(request, platform)
+        if result.again_after is None:
+            return result
+        log.info("the next look is in %.0f s", result.again_after)
+        time.sleep(result.again_after)
+        request = request.model_copy(update={"state": result.state})
 
 
 def terminated(request: StepRequest, seconds: float = 0.0) -> StepResult:
@@ -98,8 +112,17 @@ def _call(request: StepRequest, platform: Platform) -> Outcome:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when OpenMP is loaded: idle threads must not spin
     context = StepContext(request, load_for(request, platform), platform)
     module = importlib.import_module(f"perennial_steps.{request.step}")
-    run = cast("Callable[[StepContext], Outcome]", module.run)
-    return run(context)
+    return look(cast("Callable[[StepContext], Outcome]", module.run), context)
+
+
+def look(run: Callable[[StepContext], Outcome], context: StepContext) -> Outcome:
+    """The outcome of `run`: one look, and those after it that are less than `SHORT_WAIT` away."""
+    while True:
+        outcome = run(context)
+        if outcome.again_after is None or outcome.again_after >= SHORT_WAIT:
+            return outcome
+        time.sleep(outcome.again_after)
+        context = replace(context, request=context.request.model_copy(update={"state": outcome.state}))
 
 
 def _result(request: StepRequest, outcome: Outcome) -> StepResult:
@@ -119,6 +142,8 @@ def _result(request: StepRequest, outcome: Outcome) -> StepResult:
         outputs=outcome.outputs,
         metrics={name: float(value) for name, value in outcome.metrics.items() if name not in bad},
         failure=failure,
+        again_after=outcome.again_after,
+        state=outcome.state,
     )
 
 
@@ -161,12 +186,14 @@ def _fitting(result: StepResult) -> StepResult:
             "outputs": {},
             "metrics": {},
             "failure": failure,
+            "again_after": None,
+            "state": {},
         }
     )
 
 
 def _report(request: StepRequest, result: StepResult) -> None:
-    level = logging.INFO if result.verdict is Verdict.PASS else logging.ERROR
+    level = logging.INFO if result.verdict in {Verdict.PASS, Verdict.PENDING} else logging.ERROR
     said = result.failure.message if result.failure else result.summary
     log.log(level, "%s %s: %s in %.1f s: %s", request.pipeline, request.step, result.verdict, result.seconds, said)
 
