@@ -26,7 +26,9 @@ def ended(request: StepRequest, terminated: dict[str, Any] | None, **status: Any
 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_the_result_is_read_whatever_the_verdict(verdict: Verdict, request_of_train: StepRequest) -> None:
-    result = StepResult(step="train", run_key=request_of_train.run_key, verdict=verdict, summary="done")
+    again = 60.0 if verdict is Verdict.PENDING else None
+    key = request_of_train.run_key
+    result = StepResult(step="train", run_key=key, verdict=verdict, summary="done", again_after=again)
     terminated = {"exitCode": verdict.exit_code, "reason": "Error", "message": result.to_message()}
     assert ended(request_of_train, terminated) == result
 

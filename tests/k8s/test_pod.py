@@ -7,6 +7,7 @@ import pytest
 
 from perennial_k8s.pod import MAX_REQUEST_BYTES, Manifest, run_label, step_pod
 from perennial_k8s.settings import PodSettings
+from perennial_spec.deployment import Deployment
 from perennial_spec.errors import ContractError
 from perennial_spec.pipeline import PipelineSpec
 from perennial_spec.step import STEPS, StepRequest
@@ -94,11 +95,12 @@ def test_the_deadline_is_the_timeout_of_the_spec_and_a_little_more(
     assert step_pod(spec, request_of_train, settings)["spec"]["activeDeadlineSeconds"] == 30 * 60 + 60
 
 
-def test_analyse_may_wait_for_traffic_on_top_of_its_timeout(
+def test_a_pod_of_analyse_lives_for_one_look_however_long_the_bake(
     spec: PipelineSpec, request_of_train: StepRequest, settings: PodSettings
 ) -> None:
-    pod = step_pod(spec, request_of_train.model_copy(update={"step": "analyse"}), settings)
-    assert pod["spec"]["activeDeadlineSeconds"] > spec.deployment.max_bake.total_seconds() + 3600
+    days = spec.model_copy(update={"deployment": Deployment.model_validate({"bake": "3d", "max_bake": "4d"})})
+    pod = step_pod(days, request_of_train.model_copy(update={"step": "analyse"}), settings)
+    assert 3600 + 300 < pod["spec"]["activeDeadlineSeconds"] < 2 * 3600
 
 
 def test_each_kind_of_step_has_an_account_of_its_own_and_no_token(

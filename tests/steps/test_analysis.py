@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from perennial_spec.deployment import AbortOn, Deployment
+from perennial_spec.monitoring import Quality
 from perennial_spec.step import Verdict
 from perennial_steps.analysis import (
     Figures,
     Histogram,
+    LiveQuality,
     judge,
     judge_early,
     psi,
@@ -227,6 +230,33 @@ def test_noise_stays_below_its_bound_when_nothing_has_moved(bins: int, rows: int
         above += value > psi_noise(histogram)
     assert above <= 12  # 2 are expected of 4000 at 0.9995
     assert np.quantile(values, 0.99) > 0.5 * psi_noise(histogram)  # and it is not so wide that nothing is ever found
+
+
+def labelled(labels: float, lower: float, upper: float) -> Figures:
+    return replace(GOOD, quality=LiveQuality(labels, (lower + upper) / 2, lower, upper))
+
+
+@pytest.mark.parametrize(
+    ("metric", "challenger", "champion", "verdict"),
+    [
+        ("roc_auc", labelled(500, 0.70, 0.74), labelled(5000, 0.75, 0.77), Verdict.FAIL),
+        ("roc_auc", labelled(499, 0.70, 0.74), labelled(5000, 0.75, 0.77), Verdict.PASS),
+        ("roc_auc", labelled(500, 0.70, 0.74), labelled(499, 0.75, 0.77), Verdict.PASS),
+        ("roc_auc", labelled(500, 0.70, 0.75), labelled(5000, 0.75, 0.77), Verdict.PASS),
+        ("roc_auc", labelled(500, 0.80, 0.90), labelled(5000, 0.75, 0.77), Verdict.PASS),
+        ("rmse", labelled(500, 0.80, 0.90), labelled(5000, 0.75, 0.77), Verdict.FAIL),
+        ("rmse", labelled(500, 0.70, 0.74), labelled(5000, 0.75, 0.77), Verdict.PASS),
+        ("roc_auc", GOOD, GOOD, Verdict.PASS),
+    ],
+)
+def test_quality_fails_when_the_intervals_do_not_touch(
+    metric: str, challenger: Figures, champion: Figures, verdict: Verdict
+) -> None:
+    wanted = Quality.model_validate({"metric": metric, "min": 0.5})
+    judgement = judge(challenger, champion, LIMITS, wanted)
+    assert judgement.verdict is verdict
+    assert metric in "; ".join(judgement.sentences)
+    assert metric not in "; ".join(judge(challenger, champion, LIMITS).sentences)
 
 
 def test_a_difference_needs_more_than_a_few_errors() -> None:

@@ -113,7 +113,7 @@ _DOCS: dict[StepName, str] = {
     "evaluate": "Judges the challenger on the holdout: every gate must hold. Failed means: the champion stays.",
     "signoff": "Keeps what a person answered with the version. Rejected, the run ends here, and no traffic has moved.",
     "deploy": "Gives the challenger its share of the traffic.",
-    "analyse": "Watches the challenger's errors, latency and predictions at this share, in Prometheus.",
+    "analyse": "Watches the challenger at this share, in Prometheus, beside the champion: one look after the other, none in between.",
     "promote": "Makes the challenger champion, with all of the traffic.",
     "retire": "Archives versions whose time is over, as `lifetime` says. What serves or may be gone back to stays.",
     "rollback": "Gives all traffic back to the champion. Runs only when the rollout failed after it had begun.",

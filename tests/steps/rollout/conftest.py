@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import time
@@ -81,35 +82,79 @@ class Watch:
             time.sleep(SCRAPE / 4)
 
 
+class Server:
+    """A Prometheus that scrapes these replicas, and that can be killed."""
+
+    def __init__(self, folder: Path, targets: list[str]) -> None:
+        self.folder, self._port, self._process = folder, free_port(), None
+        self.url = f"http://127.0.0.1:{self._port}"
+        listed = ", ".join(f"'{target}'" for target in targets)
+        (folder / "prometheus.yml").write_text(
+            f"global: {{scrape_interval: {SCRAPE * 1000:.0f}ms, scrape_timeout: {SCRAPE * 1000:.0f}ms}}\n"
+            f"scrape_configs: [{{job_name: servers, static_configs: [{{targets: [{listed}]}}]}}]\n"
+        )
+
+    _process: subprocess.Popen[bytes] | None
+
+    def start(self) -> None:
+        files = [f"--config.file={self.folder}/prometheus.yml", f"--storage.tsdb.path={self.folder}/data"]
+        log = self.folder / "prometheus.log"
+        with log.open("ab") as file:
+            command = ["prometheus", *files, f"--web.listen-address=127.0.0.1:{self._port}"]
+            self._process = subprocess.Popen(command, stdout=file, stderr=file)
+        wait(lambda: httpx.get(f"{self.url}/-/ready", timeout=2).status_code == 200, self._process, log)
+
+    def end(self, *, kill: bool = False) -> None:
+        if self._process:
+            (self._process.kill if kill else self._process.terminate)()
+            self._process.wait(timeout=20)
+
+    def wipe(self) -> None:
+        """All that it has stored; only while it is down."""
+        shutil.rmtree(self.folder / "data")
+
+
 @pytest.fixture(scope="session")
-def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
-    folder = tmp_path_factory.mktemp("prometheus")
-    replicas = (Replica(), Replica())
-    servers = [start_http_server(0, addr="127.0.0.1", registry=replica.registry) for replica in replicas]
-    targets = ", ".join(f"'127.0.0.1:{server.server_port}'" for server, _ in servers)
-    config = folder / "prometheus.yml"
-    config.write_text(
-        f"global: {{scrape_interval: {SCRAPE * 1000:.0f}ms, scrape_timeout: {SCRAPE * 1000:.0f}ms}}\n"
-        + f"scrape_configs: [{{job_name: servers, static_configs: [{{targets: [{targets}]}}]}}]\n"
-    )
-    port = free_port()
-    url, log = f"http://127.0.0.1:{port}", folder / "prometheus.log"
-    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder}/data"]
-    with log.open("wb") as file:
-        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=file, stderr=file)
+def replicas() -> Iterator[tuple[tuple[Replica, Replica], list[str]]]:
+    """Two model servers' metrics, and where they are scraped."""
+    made = (Replica(), Replica())
+    servers = [start_http_server(0, addr="127.0.0.1", registry=replica.registry) for replica in made]
+    yield made, [f"127.0.0.1:{server.server_port}" for server, _ in servers]
+    for server, thread in servers:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=5)
+
+
+@pytest.fixture(scope="session")
+def watch(
+    replicas: tuple[tuple[Replica, Replica], list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watch]:
+    made, targets = replicas
+    server = Server(tmp_path_factory.mktemp("prometheus"), targets)
+    with watching(server, made) as found:
+        yield found
+
+
+@pytest.fixture
+def mortal(replicas: tuple[tuple[Replica, Replica], list[str]], tmp_path: Path) -> Iterator[tuple[Watch, Server]]:
+    """A Prometheus of the test's own, to be killed, and the same model servers."""
+    made, targets = replicas
+    server = Server(tmp_path, targets)
+    with watching(server, made) as found:
+        yield found, server
+
+
+@contextmanager
+def watching(server: Server, made: tuple[Replica, Replica]) -> Iterator[Watch]:
     try:
-        wait(lambda: httpx.get(f"{url}/-/ready", timeout=2).status_code == 200, process, log)
-        with Prometheus(url) as client:
-            watch = Watch(url, replicas, client)
+        server.start()
+        with Prometheus(server.url) as client:
+            watch = Watch(server.url, made, client)
             watch.until(f"count({names.REGISTRY_UP}) == 2")
             yield watch
     finally:
-        process.terminate()
-        process.wait(timeout=20)
-        for server, thread in servers:
-            server.shutdown()
-            server.server_close()
-            thread.join(timeout=5)
+        server.end()
 
 
 def free_port() -> int:
@@ -146,12 +191,14 @@ class Rollout:
         """Write the pipeline, with this `deployment` as flow YAML."""
         self.room.pipeline(self.name, more=f"deployment: {text}\n")
 
-    def context(self, step: str, version: str | None, champion: str | None, **params: Any) -> Any:
-        """The context of a step whose run trained `version` and judged it against `champion`."""
+    def context(
+        self, step: str, version: str | None, champion: str | None, state: dict[str, Any] | None = None, **params: Any
+    ) -> Any:
+        """The context of a step whose run trained `version` and judged it against `champion`, and whose last look left `state`."""
         inputs: dict[str, Any] = {}
         if version is not None:
             inputs = {"train": {"model_version": version}, "evaluate": {"champion_version": champion}}
-        request = self.room.request(step, self.name, inputs=inputs, params=params)
+        request = self.room.request(step, self.name, inputs=inputs, params=params, state=state or {})
         pipeline = load_pipeline(self.room.root / "pipelines" / self.name)
         return StepContext(request, pipeline, self.room.platform)
 

@@ -45,12 +45,15 @@ class Deployment(Model):
         default=(0.1, 0.5, 1.0), min_length=1, max_length=20
     )
     bake: Duration = timedelta(minutes=10)
-    """A step is watched for this long before it is judged."""
+    """A step is watched for this long before it is judged; days are fine, nothing runs in between."""
     min_requests: int = Field(default=50, ge=1)
     """A step with fewer requests to the challenger is inconclusive, and watched on up to `max_bake`."""
     max_bake: Duration = timedelta(hours=1)
     on_inconclusive: Literal["abort", "continue"] = "abort"
     """What to do with a step that is still inconclusive after `max_bake`."""
+    max_hold: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(hours=6)
+    """A step without figures, because Prometheus or the registry is away, is held: its share stays, and nothing is promoted nor taken back.
+    When it has been without figures for this long in all, the traffic goes back."""
     abort_on: tuple[AbortOn, ...] = (AbortOn(error_rate=0.01),)
     approval: Literal["none", "required"] = "none"
     """`required`: a person sees the evidence and signs off before the challenger takes any traffic."""

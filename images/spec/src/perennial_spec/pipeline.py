@@ -20,6 +20,8 @@ PipelineName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$",
 
 DEFAULT_ERROR_RATE = 0.01
 DEFAULT_LATENCY_P99 = timedelta(milliseconds=500)
+SHORT_WAITS = timedelta(minutes=5)
+"""How long looks that are seconds apart may go on within one process; see `perennial_steps.runner.look`."""
 Resourced = Literal[
     "ingest", "validate", "train", "evaluate", "signoff", "deploy", "analyse", "promote", "rollback", "retire"
 ]
@@ -99,9 +101,8 @@ class PipelineSpec(Model):
         return {str(name): wanted for name, wanted in self.resources.items()}.get(step, StepResources())
 
     def step_timeout(self, step: str) -> timedelta:
-        """How long one attempt of `step` may take; `analyse` waits for traffic, and gets that time on top of its work."""
-        waits = max(self.deployment.bake, self.deployment.max_bake) if step == "analyse" else timedelta(0)
-        return self.step_resources(step).timeout + waits
+        """How long one attempt of `step` may take; of `analyse`, one look and the short waits after it (`perennial_spec.step`)."""
+        return self.step_resources(step).timeout + (SHORT_WAITS if step == "analyse" else timedelta(0))
 
     @property
     def run_limit(self) -> timedelta:
@@ -109,8 +110,9 @@ class PipelineSpec(Model):
         if self.monitoring.runs.longest is not None:
             return self.monitoring.runs.longest
         judged = len(self.deployment.rollout) - 1
+        watched = judged * max(self.deployment.bake, self.deployment.max_bake)
         steps = ("ingest", "validate", "train", "evaluate", *("deploy", "analyse") * judged, "promote")
-        return sum((self.step_timeout(step) for step in steps), timedelta(0))
+        return sum((self.step_resources(step).timeout for step in steps), watched)
 
     @property
     def error_rate_limit(self) -> float:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from perennial_spec.deployment import AbortOn, Deployment
+from perennial_spec.model import LOWER_IS_BETTER
+from perennial_spec.monitoring import Quality
 from perennial_spec.step import Verdict
 
 Z = 3.29
@@ -31,6 +33,20 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class LiveQuality:
+    """What labels say of one version, over the window of `monitoring.quality`."""
+
+    labels: float
+    value: float
+    lower: float
+    """Ends of the 95% interval."""
+    upper: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ({self.lower:.4g} to {self.upper:.4g})"
+
+
+@dataclass(frozen=True)
 class Figures:
     """What one version did within the window."""
 
@@ -40,6 +56,8 @@ class Figures:
     latency_p99: float | None = None
     """Seconds; None without requests."""
     predictions: Histogram = field(default_factory=Histogram)
+    quality: LiveQuality | None = None
+    """None before the first labels, and where quality is not measured."""
 
     @property
     def error_rate(self) -> float | None:
@@ -87,12 +105,13 @@ def psi_noise(histogram: Histogram) -> float:
     return quantile * (1 / rows + 1 / histogram.reference_rows)
 
 
-def judge(challenger: Figures, champion: Figures, deployment: Deployment) -> Judgement:
+def judge(challenger: Figures, champion: Figures, deployment: Deployment, quality: Quality | None = None) -> Judgement:
     """The verdict on a step that has been watched for its whole `bake`.
 
     Args:
         challenger, champion: figures over the same minutes.
         deployment: limits, and the fewest requests that are judged.
+        quality: how live quality is measured, if it is (`monitoring.quality`).
     """
     if challenger.requests < deployment.min_requests:
         few = f"{challenger.requests:.0f} requests to the challenger, {deployment.min_requests} are needed"
@@ -100,6 +119,8 @@ def judge(challenger: Figures, champion: Figures, deployment: Deployment) -> Jud
     found = [_against_limit(limit, challenger, champion, deployment.min_requests) for limit in deployment.abort_on]
     if worse := _worse_than_champion(challenger, champion):
         found.append(Judgement(Verdict.FAIL, (worse,)))
+    if quality:
+        found.append(_quality(quality, challenger.quality, champion.quality))
     return _together(found)
 
 
@@ -191,6 +212,23 @@ def _worse_than_champion(challenger: Figures, champion: Figures) -> str | None:
     if not significantly_more(challenger.errors, challenger.requests, champion.errors, champion.requests):
         return None
     return f"error rate {_percent(ours)} is significantly above the champion's {_percent(theirs)}"
+
+
+def _quality(wanted: Quality, challenger: LiveQuality | None, champion: LiveQuality | None) -> Judgement:
+    """Worse when the intervals do not even touch. Labels that have not come hold nobody up: the watch after a promotion waits for them."""
+    for whose, found in (("challenger", challenger), ("champion", champion)):
+        labels = found.labels if found else 0
+        if labels < wanted.min_labels:
+            few = f"{wanted.metric} is not compared: {labels:.0f} labels of the {whose}, {wanted.min_labels} are needed"
+            return Judgement(Verdict.PASS, (few,))
+    assert challenger is not None
+    assert champion is not None
+    lower_is_better = wanted.metric in LOWER_IS_BETTER
+    beyond = challenger.lower > champion.upper if lower_is_better else challenger.upper < champion.lower
+    if beyond:
+        way = "above" if lower_is_better else "below"
+        return Judgement(Verdict.FAIL, (f"{wanted.metric} {challenger} is {way} the champion's {champion}",))
+    return Judgement(Verdict.PASS, (f"{wanted.metric} {challenger}, the champion's {champion}",))
 
 
 def _together(found: list[Judgement]) -> Judgement:

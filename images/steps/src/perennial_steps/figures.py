@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from perennial_spec import names
-from perennial_steps.analysis import Figures, Histogram
+from perennial_steps.analysis import Figures, Histogram, LiveQuality
 from perennial_steps.prometheus import Prometheus, quoted
 
 SINCE = "(({series} - {series} offset {window}) >= 0 or {series})"
@@ -22,10 +22,20 @@ LIVE_BINS = f"sum by (bin) ({SINCE})"
 REFERENCE_BINS = "max by (bin) ({series})"
 REFERENCE_ROWS = "max({series})"
 LOADED = "min({series})"
+GAUGE = "max({series})"
+"""Of what only one process exports, and a second copy of it exports alike."""
 
 
-def of_version(prometheus: Prometheus, pipeline: str, version: str, since: float, now: float) -> Figures:
+def of_version(
+    prometheus: Prometheus, pipeline: str, version: str, since: float, now: float, *, metric: str | None = None
+) -> Figures:
     """The figures of `version` between two Unix times.
+
+    Args:
+        prometheus: whom to ask.
+        pipeline, version: of the model.
+        since, now: Unix seconds by Prometheus' clock.
+        metric: by which live quality is measured, if it is; over the exporter's own window, which no query can cut.
 
     Raises:
         MonitoringError: Prometheus is away.
@@ -42,13 +52,30 @@ def of_version(prometheus: Prometheus, pipeline: str, version: str, since: float
             reference=asking.bins(REFERENCE_BINS, names.REFERENCE_SHARE, predictions),
             reference_rows=rows or math.inf,
         ),
+        quality=_quality(asking, metric) if metric else None,
     )
 
 
-def is_watched(prometheus: Prometheus, pipeline: str, version: str) -> bool:
-    """Whether Prometheus has heard of the version at all: no traffic and no scrape must not look alike."""
+def is_watched(prometheus: Prometheus, pipeline: str, version: str, at: float | None = None) -> bool:
+    """Whether Prometheus has heard of the version at all: no traffic and no scrape must not look alike.
+
+    Args:
+        prometheus: whom to ask.
+        pipeline, version: of the model.
+        at: Unix seconds; the server's now by default.
+    """
     series = f"{names.MODEL_LOADED}{{pipeline={quoted(pipeline)}, version={quoted(version)}}}"
-    return prometheus.value(LOADED.format(series=series)) is not None
+    return prometheus.value(LOADED.format(series=series), at=at) is not None
+
+
+def _quality(asking: _Asking, metric: str) -> LiveQuality | None:
+    wanted = f"metric={quoted(metric)}"
+    value, low, high = (
+        asking.value(GAUGE, n, wanted) for n in (names.QUALITY, names.QUALITY_LOWER, names.QUALITY_UPPER)
+    )
+    if value is None or low is None or high is None:
+        return None
+    return LiveQuality(asking.value(GAUGE, names.QUALITY_LABELS) or 0.0, value, low, high)
 
 
 class _Asking:
