@@ -201,3 +201,35 @@ def test_pending_and_the_time_of_the_next_look_belong_together() -> None:
         result("analyse", Verdict.PENDING)
     with pytest.raises(ValidationError, match="expected again_after with the verdict pending"):
         result("analyse", Verdict.PASS, again_after=60.0)
+
+
+def test_a_step_that_is_needed_first_is_the_tasks_next_look(tasks: dict[str, BaseOperator]) -> None:
+    exchange, analyse = Exchange(), tasks["analyse_10"]
+
+    def concluded(step: str, verdict: Verdict, **more: Any) -> None:
+        with pytest.raises(TaskDeferred):
+            conclude(result(step, verdict, **more), call(analyse), context(exchange))
+
+    def next_request() -> tuple[str, dict[str, Any]]:
+        request = build_request(analyse, call(analyse), context(exchange))
+        return request.step, request.state
+
+    concluded("analyse", Verdict.PENDING, again_after=0.0, state={"lost": 3}, first="deploy")
+    assert next_request() == ("deploy", {})
+    concluded("deploy", Verdict.PENDING, again_after=0.0, first="evaluate")
+    assert next_request() == ("evaluate", {})
+    concluded("evaluate", Verdict.PASS, outputs={"champion_version": "3"})
+    assert next_request() == ("analyse", {"lost": 3})
+    assert exchange.values["me", "result"]["step"] == "analyse"
+    assert exchange.values["me", "result_evaluate"]["outputs"] == {"champion_version": "3"}
+
+
+def test_when_the_step_that_is_needed_first_says_no_the_task_has_failed(tasks: dict[str, BaseOperator]) -> None:
+    exchange, deploy = Exchange(), tasks["deploy_10"]
+    exchange.kept["perennial.look"] = {"state": {}, "first": "evaluate"}
+    with pytest.raises(AirflowFailException, match="evaluate: fail: it is so"):
+        conclude(result("evaluate", Verdict.FAIL), call(deploy), context(exchange))
+    with pytest.raises(AirflowException, match="evaluate: error") as raised:
+        conclude(result("evaluate", Verdict.ERROR), call(deploy), context(exchange))
+    assert not isinstance(raised.value, AirflowFailException)
+    assert build_request(deploy, call(deploy), context(exchange)).step == "evaluate", "a retry goes on where it was"

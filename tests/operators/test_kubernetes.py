@@ -265,6 +265,17 @@ def test_a_step_that_looks_again_leaves_no_pod_behind_and_finds_its_state(
     assert cluster.pods == {}
 
 
+def test_a_step_that_is_needed_first_is_a_pod_of_its_own_kind(
+    cluster: Cluster, pipeline: Pipeline, steps_that: Install
+) -> None:
+    steps_that("done()")
+    with pytest.raises(TaskDeferred):
+        the_operator(pipeline).execute_sync(the_context(kept={"perennial.look": {"state": {}, "first": "evaluate"}}))
+    (pod,) = cluster.created
+    assert pod["metadata"]["name"].startswith("churn-evaluate-")
+    assert pod["spec"]["serviceAccountName"].endswith("-evaluate")
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [

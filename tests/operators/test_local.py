@@ -186,6 +186,7 @@ def test_a_step_is_told_the_places_and_not_the_secrets_of_others(write_pipeline:
             "PERENNIAL_AIRFLOW_CREDENTIALS_FILE": "/secret",
         },
         StepCall(pipeline, "train"),
+        "train",
     )
     assert "secret" not in json.dumps(told)
     assert {"PATH", "MLFLOW_TRACKING_URI", "PERENNIAL_STORE", "WEATHER_URL"} <= set(told)

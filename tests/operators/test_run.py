@@ -139,3 +139,45 @@ def test_looks_are_processes_of_their_own_and_what_they_know_survives_a_retry(
     assert [one["state"].get("looks", 0) for one in looks] == [0, 1, 2, 2, 3]
     assert len({one["process"] for one in looks}) == 5
     assert next(ti.try_number for ti in found.get_task_instances() if ti.task_id == "analyse_10") == 2
+
+
+JUDGED_AGAIN = """
+    import pathlib
+    log = pathlib.Path(os.environ["STORY"])
+    story = log.read_text().splitlines() if log.exists() else []
+    with log.open("a") as file:
+        told = {"step": request.step, "share": request.params.get("share"), "inputs": request.inputs}
+        file.write(json.dumps(told) + "\\n")
+    if request.step == "deploy" and request.params["share"] == 0.5 and "evaluate" not in story[-1].split(",")[0]:
+        done("pending", again_after=0.0, first="evaluate")
+    if request.step == "evaluate" and request.params and os.environ.get("FAILS"):
+        done("fail", failure="no better than the new champion")
+    done(outputs={"model_version": "7"} if request.step == "train" else {})
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_challenger_whose_champion_changed_is_evaluated_again_in_the_task_that_found_out(
+    airflow_dags: Path,
+    write_pipeline: Any,
+    steps_that: Install,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: bool,
+) -> None:
+    monkeypatch.setenv("STORY", str(tmp_path / "story"))
+    if fails:
+        monkeypatch.setenv("FAILS", "1")
+    steps_that(JUDGED_AGAIN)
+    found, states = run(build_dags(write_pipeline(root=airflow_dags / "pipelines").parent)["churn"])
+    told = [(one["step"], one["share"]) for one in story(tmp_path)]
+    place = told.index(("deploy", 0.5))
+    assert told[place + 1] == ("evaluate", 0.5)
+    assert set(story(tmp_path)[place + 1]["inputs"]) >= {"ingest", "train"}
+    after = [step for step, _ in told[place + 2 :]]
+    if fails:
+        assert after == ["rollback"]
+        assert (states["deploy_50"], states["rollback"], found.state) == ("failed", "success", DagRunState.FAILED)
+    else:
+        assert after == ["deploy", "analyse", "promote"]
+        assert found.state == DagRunState.SUCCESS

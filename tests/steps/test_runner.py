@@ -149,6 +149,32 @@ def test_by_hand_a_step_stays_for_all_of_its_looks(room, train: Step, monkeypatc
     assert waited == [300, 300]
 
 
+@pytest.mark.parametrize("judged", [Verdict.PASS, Verdict.FAIL])
+def test_by_hand_the_step_that_is_needed_first_runs_first(
+    room, train: Step, monkeypatch: pytest.MonkeyPatch, judged: Verdict
+) -> None:
+    story: list[str] = []
+
+    def needing(context: StepContext) -> Outcome:
+        story.append(context.request.step)
+        if len(story) > 1:
+            return Outcome("trained")
+        return Outcome("not yet", verdict=Verdict.PENDING, again_after=0.0, first="evaluate", state={"mine": 1})
+
+    def needed(context: StepContext) -> Outcome:
+        assert context.request.state == {}
+        story.append(context.request.step)
+        return Outcome("judged", verdict=judged)
+
+    room.pipeline()
+    train(needing)
+    module = ModuleType("perennial_steps.evaluate")
+    module.run = needed  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "perennial_steps.evaluate", module)
+    assert run_to_the_end(room.request("train"), room.platform).verdict is judged
+    assert story == (["train", "evaluate", "train"] if judged is Verdict.PASS else ["train", "evaluate"])
+
+
 def test_a_failing_outcome_keeps_its_outputs_and_says_why(room, train: Step) -> None:
     room.pipeline()
     train(lambda _: Outcome("gate failed", {"gain": -0.1}, verdict=Verdict.FAIL, failure="roc_auc 0.4 < 0.5"))

@@ -17,7 +17,8 @@ from perennial_spec.load import Pipeline
 from perennial_spec.step import StepName, StepRequest, StepResult, Verdict
 
 RESULT_KEY = "result"
-"""XCom: the whole `StepResult` as JSON, and the digest of the pipeline that it was made with. Pushed whatever the verdict."""
+"""XCom: the whole `StepResult` as JSON, and the digest of the pipeline that it was made with. Pushed whatever the verdict. A step that
+ran before the task's own has its in `result_evaluate`."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,17 @@ def build_request(task: BaseOperator, call: StepCall, context: Context) -> StepR
     Raises:
         AirflowFailException: the run cannot be described, or the pipeline has changed since it began.
     """
-    run = context["dag_run"]
+    run, look = context["dag_run"], looks.next_look(context)
     try:
         return StepRequest(
             pipeline=call.pipeline.name,
-            step=call.step,
+            step=look.first or call.step,
             run_key=run.run_id,
             spec_digest=call.pipeline.digest,
             reason=reason_of(run.conf, str(run.run_type.value), run.logical_date, run.triggering_user_name),
             inputs=_inputs(task, call, context),
             params=dict(call.params),
-            state=looks.state_of(context),
+            state={} if look.first else look.state,
         )
     except ContractError as error:
         raise AirflowFailException(str(error)) from None
@@ -77,11 +78,17 @@ def conclude(result: StepResult, call: StepCall, context: Context) -> dict[str, 
         AirflowException: the step did not work; Airflow tries again as often as the specification says.
     """
     envelope = result.model_dump(mode="json", exclude_none=True) | {"spec_digest": call.pipeline.digest}
-    context["ti"].xcom_push(RESULT_KEY, envelope)
+    own = result.step == call.step
+    context["ti"].xcom_push(RESULT_KEY if own else f"{RESULT_KEY}_{result.step}", envelope)
     reason = result.failure.message if result.failure and result.failure.message else result.summary
     message = f"{result.step}: {result.verdict.value}: {reason}"
-    if result.again_after is not None:
-        looks.wait(context, result.again_after, result.state)
+    if own and result.again_after is not None:
+        looks.wait(context, result.again_after, looks.Look(result.state, result.first))
+    if not own and result.verdict in {
+        Verdict.PASS,
+        Verdict.PENDING,
+    }:  # back to the task's own step, which sees what is left to do
+        looks.wait(context, result.again_after or 0.0, looks.Look(looks.next_look(context).state, result.first))
     if result.verdict is Verdict.PASS or _goes_on(result, call):
         return result.outputs
     if result.verdict is Verdict.ERROR:

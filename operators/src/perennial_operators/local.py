@@ -21,7 +21,7 @@ from perennial_operators.contract import StepCall, StepTask, build_request, conc
 from perennial_operators.process import Child
 from perennial_spec import names
 from perennial_spec.errors import ContractError, PerennialError, PlatformError
-from perennial_spec.step import StepRequest, StepResult, parse_result
+from perennial_spec.step import StepName, StepRequest, StepResult, parse_result
 
 COMMAND = (sys.executable, "-P", "-m", "perennial_steps")
 """-P: nothing is imported from the working directory."""
@@ -65,7 +65,7 @@ class LocalStepOperator(StepTask, BaseOperator):
     def _run(self, request: StepRequest, folder: Path) -> StepResult:
         request_file, result_file = folder / "request.json", folder / "result.json"
         request_file.write_text(request.model_dump_json(exclude_none=True))
-        environment = child_environment(os.environ, self.call) | {
+        environment = child_environment(os.environ, self.call, request.step) | {
             names.ENV_REQUEST_FILE: str(request_file),
             names.ENV_RESULT_FILE: str(result_file),
             "TMPDIR": str(folder),
@@ -77,10 +77,10 @@ class LocalStepOperator(StepTask, BaseOperator):
         return read_result(result_file, code, request)
 
 
-def child_environment(environment: Mapping[str, str], call: StepCall) -> dict[str, str]:
-    """What a step's process is told: the platform's places, nobody else's secrets, and how many threads it may use."""
+def child_environment(environment: Mapping[str, str], call: StepCall, step: StepName) -> dict[str, str]:
+    """What the process of `step` is told: the platform's places, nobody else's secrets, and how many threads it may use."""
     kept = {k: v for k, v in environment.items() if not k.startswith("AIRFLOW__") and k not in _WITHHELD}
-    threads = max(1, math.ceil(call.pipeline.spec.step_resources(call.step).cpu))
+    threads = max(1, math.ceil(call.pipeline.spec.step_resources(step).cpu))
     own = {
         "PERENNIAL_PIPELINES_DIR": str(call.pipeline.folder.parent.resolve()),
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -4,31 +4,47 @@ a process.
 What a look wants to remember is kept in Airflow's database for the task of that run. It outlives the worker, every restart, and the retries
 of the task, which the arguments of a deferral do not. It also outlives the task: a step that is cleared by hand finds what it knew, and
 must see for itself whether that is still about the same thing.
+
+A step may also need another one before its next look: a challenger whose champion has changed is evaluated again. That is then the task's
+next look, as a process or pod of that step, with its resources and its account.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from airflow.sdk import Context
 from airflow.sdk.exceptions import TaskDeferred
 
+from perennial_spec.step import StepName
+
 log = logging.getLogger(__name__)
 
-STATE_KEY = "perennial.look"
+KEY = "perennial.look"
 METHOD = "look_again"
 """Of `contract.StepTask`: where the task goes on."""
 
 
-def state_of(context: Context) -> dict[str, Any]:
-    """What the look before wanted to remember; empty at the first."""
-    found = context["task_state_store"].get(STATE_KEY)
-    return found if isinstance(found, dict) else {}
+@dataclass(frozen=True)
+class Look:
+    """What the next look of a task is."""
+
+    state: dict[str, Any] = field(default_factory=dict)
+    """What the task's own step wants to remember."""
+    first: StepName | None = None
+    """A step that runs in its place, before it."""
 
 
-def wait(context: Context, seconds: float, state: dict[str, Any]) -> NoReturn:
+def next_look(context: Context) -> Look:
+    """What was left for this look; nothing for the first."""
+    found = context["task_state_store"].get(KEY)
+    return Look(**cast("dict[str, Any]", found)) if found else Look()
+
+
+def wait(context: Context, seconds: float, look: Look) -> NoReturn:
     """Leave the task until the next look.
 
     The time in between counts for no `execution_timeout`, which is one look's, and takes no slot of the pool. Whoever marks the task as
@@ -39,6 +55,6 @@ def wait(context: Context, seconds: float, state: dict[str, Any]) -> NoReturn:
     """
     from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger  # only a task that waits needs it
 
-    context["task_state_store"].set(STATE_KEY, state)
-    log.info("the next look is in %.0f s", seconds)
+    context["task_state_store"].set(KEY, asdict(look))
+    log.info("the next look%s is in %.0f s", f", {look.first}," if look.first else "", seconds)
     raise TaskDeferred(trigger=TimeDeltaTrigger(timedelta(seconds=seconds)), method_name=METHOD)

@@ -48,7 +48,7 @@ def step(
         "retry_delay": RETRY_DELAY,
         "retry_exponential_backoff": 2.0,
         "max_retry_delay": MAX_RETRY_DELAY,
-        "execution_timeout": pipeline.spec.step_timeout(name),
+        "execution_timeout": max(pipeline.spec.step_timeout(each) for each in (name, *_MAY_RUN_BEFORE.get(name, ()))),
         "doc_md": _DOCS[name],
     }
     if settings.backend == "local" or settings.pod_file is None:
@@ -106,6 +106,12 @@ def _retries(pipeline: Pipeline, name: StepName) -> int:
     return max(retries, ROLLBACK_RETRIES) if name == "rollback" else retries
 
 
+_MAY_RUN_BEFORE: dict[StepName, tuple[StepName, ...]] = {
+    "deploy": ("evaluate",),
+    "analyse": ("evaluate", "deploy"),
+    "promote": ("evaluate",),
+}
+"""Steps that run in the task of another one when the champion has changed; see `perennial_steps.challenger`."""
 _DOCS: dict[StepName, str] = {
     "ingest": "Lands each new or changed partition of the sources as one new version of the Delta table.",
     "validate": "Checks the newest data against the expectations. `stop` ends the run here, before any model sees the data.",

@@ -14,6 +14,7 @@ from perennial_spec import names
 from perennial_spec.errors import BatchError, ModelError
 from perennial_spec.step import Verdict
 from perennial_steps import evaluate, train
+from perennial_steps.runner import run_to_the_end
 
 
 def trained(lab: Any, table: pa.Table, key: str, pipeline: Any = None) -> tuple[int, str]:
@@ -125,6 +126,52 @@ def test_a_step_run_twice_judges_once_even_after_the_promotion(lab: Any, trips: 
     judged(lab, "run-9", version, model)
     assert tags(lab, model)[names.TAG_VERDICT] == "promoted"
     assert aliased(lab, names.ALIAS_CHALLENGER) is None
+
+
+def deployment(lab: Any, version: int, model_version: str, judged_against: str, **settings: Any) -> Any:
+    """The request of the step deploy in run-2, which evaluated `model_version`."""
+    request = lab.context("deploy", "run-2", version, lab.pipeline(**settings), model_version=model_version).request
+    inputs = request.inputs | {"evaluate": {"champion_version": judged_against}}
+    return request.model_copy(update={"inputs": inputs, "params": {"share": 0.1, "wait": False}})
+
+
+def test_in_the_same_run_it_is_judged_again_when_the_champion_has_changed(
+    lab: Any, trips: pa.Table, trips_of: Any
+) -> None:
+    gates = ("{against: champion, min_gain: 0.002}",)
+    _, old = trained(lab, trips, "run-1")
+    make_champion(lab, old)
+    version, new = trained(lab, trips_of(seed=1, slope=-2.0), "run-2")
+    assert judged(lab, "run-2", version, new, gates=gates).verdict is Verdict.PASS
+    assert tags(lab, new)[names.TAG_JUDGED_AGAINST] == old
+    as_good = train.run(lab.context("train", "run-3", version, lab.pipeline(gates=gates))).outputs["model_version"]
+    make_champion(lab, as_good)
+    wanted = deployment(lab, version, new, old, gates=gates)
+    result = run_to_the_end(wanted, lab.room.platform)
+    assert (result.step, result.verdict) == ("evaluate", Verdict.FAIL)
+    assert result.outputs["champion_version"] == as_good
+    found = tags(lab, new)
+    assert (found[names.TAG_JUDGED_AGAINST], found[names.TAG_VERDICT]) == (as_good, "rejected")
+    assert json.loads(found[names.TAG_GATES]) == result.outputs["gates"]
+    make_champion(lab, old)
+    result = run_to_the_end(wanted, lab.room.platform)
+    assert (result.step, result.verdict) == ("deploy", Verdict.FAIL), "what was rejected is not judged until it passes"
+
+
+def test_in_the_same_run_it_goes_on_when_it_beats_the_new_champion_too(
+    lab: Any, trips: pa.Table, trips_of: Any
+) -> None:
+    _, old = trained(lab, trips, "run-1")
+    _, other = trained(lab, trips, "run-0")
+    make_champion(lab, old)
+    version, new = trained(lab, trips_of(seed=1, slope=-2.0), "run-2")
+    assert judged(lab, "run-2", version, new).verdict is Verdict.PASS
+    make_champion(lab, other)
+    result = run_to_the_end(deployment(lab, version, new, old), lab.room.platform)
+    assert (result.step, result.verdict) == ("deploy", Verdict.PASS)
+    assert tags(lab, new)[names.TAG_JUDGED_AGAINST] == other
+    with lab.registry as registry:
+        assert registry.route(lab.name).weights == {other: 0.9, new: 0.1}
 
 
 def test_killed_before_the_end_the_next_attempt_finishes(

@@ -293,6 +293,15 @@ def test_a_version_that_prometheus_never_saw_is_held(watched_rollout) -> None:
     assert "knows nothing of version 2" in outcome.summary
 
 
+def test_when_the_champion_has_changed_it_is_judged_and_deployed_again_first(canary) -> None:
+    registry, other = canary.trained.registry, canary.trained.version("promoted")
+    registry.set_alias(canary.name, names.ALIAS_CHAMPION, other)
+    registry.move(canary.name, registry.route(canary.name), {other: 1.0}, "run-3")
+    outcome = analyse.run(canary.context("analyse", "2", "1", share=0.1))
+    assert (outcome.verdict, outcome.first, outcome.state) == (Verdict.PENDING, "deploy", {})
+    assert outcome.summary == "version 2 was judged against 1, champion is 3 now: it is judged again"
+
+
 def test_a_route_that_a_person_moved_is_not_judged(canary) -> None:
     registry = canary.trained.registry
     registry.write_route(canary.name, registry.route(canary.name).moved_to({"1": 1.0}, "ada"))

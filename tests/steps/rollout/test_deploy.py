@@ -65,11 +65,37 @@ def test_a_version_that_did_not_pass_is_never_deployed(rollout, verdict: str) ->
 
 
 @pytest.mark.parametrize(("judged", "says"), [("7", "judged against 7"), (None, "judged against none")])
-def test_a_champion_that_changed_since_the_judgement_stops_it(rollout, contest, judged, says: str) -> None:
+def test_when_the_champion_has_changed_since_the_judgement_it_is_judged_again_first(
+    rollout, contest, judged, says: str
+) -> None:
     outcome = deploy.run(rollout.context("deploy", "2", judged, share=0.1, wait=False))
-    assert outcome.verdict is Verdict.FAIL
-    assert outcome.failure == f"{says}, champion is 1 now: evaluate again"
+    assert (outcome.verdict, outcome.first) == (Verdict.PENDING, "evaluate")
+    assert outcome.summary == f"version 2 was {says}, champion is 1 now: it is judged again"
     assert rollout.state()["weights"] == {"1": 1.0}
+
+
+def test_the_last_judgement_counts_and_not_what_the_run_was_told_at_first(rollout, contest) -> None:
+    rollout.trained.registry.tag(rollout.name, "2", names.TAG_JUDGED_AGAINST, "1")
+    assert deploy.run(rollout.context("deploy", "2", "7", share=0.1, wait=False)).verdict is Verdict.PASS
+    rollout.trained.registry.tag(rollout.name, "2", names.TAG_JUDGED_AGAINST, "")
+    assert deploy.run(rollout.context("deploy", "2", "1", share=0.1, wait=False)).first == "evaluate"
+
+
+def test_a_third_version_that_is_just_being_promoted_is_waited_for(rollout, contest) -> None:
+    third, registry = rollout.trained.version(), rollout.trained.registry
+    registry.move(rollout.name, registry.route(rollout.name), {third: 1.0}, "run-3")
+    with pytest.raises(
+        RegistryError, match=r"version 3 of .* has all of the traffic, and is not champion yet"
+    ) as raised:
+        deploy.run(rollout.context("deploy", "2", "1", share=0.1, wait=False))
+    assert raised.value.expected == "the end of its promotion by run-3"
+    assert rollout.state()["weights"] == {third: 1.0}
+
+
+def test_a_route_to_something_else_that_somebody_wrote_by_hand_is_taken_over(rollout, contest) -> None:
+    third, registry = rollout.trained.version("registered"), rollout.trained.registry
+    registry.move(rollout.name, registry.route(rollout.name), {third: 1.0}, "ada")
+    assert deploy.run(rollout.context("deploy", "2", "1", share=0.1, wait=False)).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.1, "110%", "half", None, True, [0.1]])

@@ -92,9 +92,16 @@ def test_another_champion_than_the_one_it_was_judged_against_is_not_replaced(rol
     rollout.trained.registry.set_alias(rollout.name, names.ALIAS_CHAMPION, other)
     before = rollout.state()
     outcome = promote.run(rollout.context("promote", challenger, champion))
-    assert outcome.verdict is Verdict.FAIL
-    assert outcome.failure == "judged against 1, champion is 3 now: evaluate again"
+    assert (outcome.verdict, outcome.first) == (Verdict.PENDING, "evaluate")
+    assert outcome.summary == "version 2 was judged against 1, champion is 3 now: it is judged again"
     assert rollout.state() == before
+
+
+def test_a_version_that_was_champion_before_is_not_brought_back_by_its_old_run(rollout) -> None:
+    rollout.trained.champion()
+    old = rollout.trained.version("promoted")
+    outcome = promote.run(rollout.context("promote", old, "7"))
+    assert outcome.failure == "version 2 was champion before: a rollout does not bring it back"
 
 
 @pytest.mark.parametrize("verdict", ["rejected", "rolled_back", "registered"])

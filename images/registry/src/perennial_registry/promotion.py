@@ -9,6 +9,9 @@ completes:
     4. tags promoted_at, verdict               for people, for the audit, and for the watch over what is new
     5. alias challenger removed                last: while it is there, there is something left to do
 
+MLflow has no compare-and-set, so that two promotions at the same moment are found out by looking again: at the champion after 1, at the
+route and the champion after 3. Who wrote the route last wins, the other one raises, and no order of their calls lets both end well.
+
 Of a version that was champion before, promoted_at is written before 3: its verdict does not tell whether this promotion has been recorded.
 """
 
@@ -82,6 +85,7 @@ def plan(
     Raises:
         RegistryError: no version waits to be promoted, or `version` may not be; the registry is away.
     """
+    route = registry.route(name)  # before all else: whoever changes it from here on is found out by its revision
     versions = registry.versions(name)
     champion, challenger = with_alias(versions, names.ALIAS_CHAMPION), with_alias(versions, names.ALIAS_CHALLENGER)
     found = _named(registry, versions, name, version) if version else challenger or _newest(versions, champion)
@@ -98,7 +102,7 @@ def plan(
         _need_passed(registry, versions, found)
         if signed:
             _need_approved(registry, found)
-    return Promotion(name, found, registry.route(name), champion, challenger)
+    return Promotion(name, found, route, champion, challenger)
 
 
 def promote(registry: Registry, plan: Promotion, actor: str, reason: str = "") -> Route:
@@ -116,6 +120,7 @@ def promote(registry: Registry, plan: Promotion, actor: str, reason: str = "") -
     name, version = plan.name, plan.target.version
     revive(registry, plan.target)
     route = registry.move(name, plan.route, {version: 1.0}, actor)
+    _need_the_champion(registry, plan, actor)
     promoted_before = plan.target.tags.get(names.TAG_VERDICT) == verdicts.PROMOTED
     if promoted_before and not plan.is_champion:
         _record(registry, plan, actor, reason)
@@ -123,12 +128,49 @@ def promote(registry: Registry, plan: Promotion, actor: str, reason: str = "") -
         if plan.champion:
             registry.set_alias(name, names.ALIAS_PREVIOUS, plan.champion.version)
         registry.set_alias(name, names.ALIAS_CHAMPION, version)
+        _need_the_traffic(registry, plan)
     if not promoted_before:
         _record(registry, plan, actor, reason)
         registry.tag(name, version, names.TAG_VERDICT, verdicts.PROMOTED)
     if plan.challenger:
         registry.delete_alias(name, names.ALIAS_CHALLENGER)
     return route
+
+
+def _need_the_champion(registry: Registry, plan: Promotion, actor: str) -> None:
+    """The traffic is taken from the champion of the plan, and from no other: who became it meanwhile gets the traffic back."""
+    now = registry.champion(plan.name)
+    current, planned = (found.version if found else None for found in (now, plan.champion))
+    if current in {planned, plan.target.version}:
+        return
+    route = registry.route(plan.name)
+    if current and plan.target.version in route.live:
+        registry.move(plan.name, route, {current: 1.0}, actor)
+    raise _lost(
+        registry, plan, f"version {current} became champion meanwhile" if current else "there is no champion any more"
+    )
+
+
+def _need_the_traffic(registry: Registry, plan: Promotion) -> None:
+    """Who wrote the route last is champion. Where that is another, the alias goes to it, if it has not taken it already."""
+    name, version = plan.name, plan.target.version
+    route = registry.route(name)
+    if version not in route.live:
+        if len(route.live) == 1:
+            registry.set_alias(name, names.ALIAS_CHAMPION, route.live[0])
+        raise _lost(registry, plan, f"{route.changed_by or 'somebody'} made the route {split(route)}")
+    champion = registry.champion(name)
+    if champion is None or champion.version != version:
+        raise _lost(registry, plan, f"version {champion.version if champion else 'none'} became champion meanwhile")
+
+
+def _lost(registry: Registry, plan: Promotion, why: str) -> RegistryError:
+    return RegistryError(
+        f"version {plan.target.version} of {plan.name} was not promoted: {why}",
+        where=_page(registry, plan.target),
+        expected="nobody else who promotes or takes back at the same moment",
+        next="look at the champion, then do it again: it starts from what is there",
+    )
 
 
 def _record(registry: Registry, plan: Promotion, actor: str, reason: str) -> None:

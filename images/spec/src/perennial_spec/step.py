@@ -7,6 +7,7 @@ A step run twice with the same run key has the effect of one run.
 A step that must wait does not: its result is `pending`, and says after how many seconds (`again_after`) it is to be run again, with what it
 wants to remember (`state`), which comes back in the next request. Each such run is a look. Between two looks nothing is held: no process,
 no pod; and nothing is lost when everything is restarted. The result of a look is as regular as the last one: summary, outputs, metrics.
+It may name another step that is to run `first`: a challenger whose champion has changed is evaluated again.
 
 Outputs by step (values are JSON; the next steps find them in `StepRequest.inputs[step]`):
 
@@ -120,11 +121,15 @@ class StepResult(Model):
     """Seconds until the next look, when the verdict is `pending`, and only then."""
     state: dict[str, Any] = Field(default_factory=dict)
     """For the next look."""
+    first: StepName | None = None
+    """A step to run before the next look, with the same inputs and parameters; when it does not pass, there is no next look."""
 
     @model_validator(mode="after")
     def _pending_says_when(self) -> Self:
         if (self.verdict is Verdict.PENDING) != (self.again_after is not None):
             raise ValueError("expected again_after with the verdict pending, and with no other")
+        if self.first and self.again_after is None:
+            raise ValueError("expected first with the verdict pending only")
         return self
 
     def to_message(self) -> str:

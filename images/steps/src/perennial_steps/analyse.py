@@ -22,7 +22,7 @@ from perennial_spec.step import Verdict
 from perennial_spec.units import format_duration, format_share
 from perennial_steps import figures, pace
 from perennial_steps.analysis import Figures, Judgement, judge, judge_early
-from perennial_steps.challenger import Contest, contest, no, share_of
+from perennial_steps.challenger import Contest, again, contest, no, share_of
 from perennial_steps.context import Outcome, StepContext
 from perennial_steps.prometheus import Prometheus, quoted
 
@@ -87,7 +87,9 @@ def _look(context: StepContext, share: float, watch: Watch) -> Outcome:
         version = state.challenger.version
         if state.champion is None or state.is_won:
             return _nobody_to_fall_back_to(state, share)
-        route = registry.route(context.pipeline.name)
+        if state.is_outdated:
+            return again(state, "deploy", share)
+        route = state.route
         if moved := _moved(route, version, share):
             return no(moved, version, share=share, reason=moved)
         if watch.revision not in {None, route.revision}:

@@ -8,7 +8,7 @@ from typing import Any
 from perennial_spec.errors import ContractError
 from perennial_spec.load import Pipeline
 from perennial_spec.platform import Platform
-from perennial_spec.step import StepRequest, Verdict
+from perennial_spec.step import StepName, StepRequest, Verdict
 
 
 @dataclass(frozen=True)
@@ -64,3 +64,5 @@ class Outcome:
     """Seconds until the next look, when the verdict is `pending`."""
     state: dict[str, Any] = field(default_factory=dict)
     """What the next look finds in `StepRequest.state`."""
+    first: StepName | None = None
+    """A step that is to run before the next look."""

@@ -12,7 +12,7 @@ from perennial_spec import names
 from perennial_spec.errors import ContractError, PlatformError
 from perennial_spec.route import Route
 from perennial_spec.units import format_share, parse_duration
-from perennial_steps.challenger import Contest, contest, flag, no, share_of, weights
+from perennial_steps.challenger import Contest, again, contest, flag, no, share_of, weights
 from perennial_steps.context import Outcome, StepContext
 from perennial_steps.fleet import wait_until_followed
 from perennial_steps.prometheus import Prometheus
@@ -26,6 +26,8 @@ TIMEOUT = "2m"
 def run(context: StepContext) -> Outcome:
     """Deploy the challenger with the parameter `share`; with `wait: false` without waiting for the servers.
 
+    Pending when it was judged against another champion than today's: it is evaluated first.
+
     Raises:
         RegistryError: the registry is away, or somebody else changed the route.
         MonitoringError: the servers have not followed, or Prometheus is away.
@@ -36,10 +38,11 @@ def run(context: StepContext) -> Outcome:
     timeout = _timeout(context)
     with Registry(context.platform.need("mlflow_url")) as registry:
         state = contest(context, registry)
-        version = state.challenger.version
+        version, before = state.challenger.version, state.route
         if refusal := state.refusal:
             return no(refusal, version)
-        before = registry.route(context.pipeline.name)
+        if state.is_outdated:
+            return again(state, "evaluate", share)
         route = _write(context, registry, state, share)
         if prometheus:
             with prometheus:
@@ -84,7 +87,7 @@ def _write(context: StepContext, registry: Registry, state: Contest, share: floa
     wanted = weights(state, share)
     if not state.is_won and names.ALIAS_CHALLENGER not in state.challenger.aliases:
         registry.set_alias(name, names.ALIAS_CHALLENGER, state.challenger.version)
-    return registry.move(name, registry.route(name), wanted, context.request.run_key)
+    return registry.move(name, state.route, wanted, context.request.run_key)
 
 
 def _undone(context: StepContext, registry: Registry, before: Route, version: str, refused: frozenset[str]) -> Outcome:

@@ -1,8 +1,8 @@
 """The evaluation step: challenger and champion on the same holdout, and the gates.
 
 The holdout is the newest part of the version of the data that the challenger was trained on; neither model has seen it. A challenger that
-passes gets the alias `challenger`. The outcome is written to the version last, so that a killed attempt is done again and a finished one is
-not.
+passes gets the alias `challenger`. It is judged once in a run, and again when another model has become champion since. The outcome is
+written to the version last, so that a killed attempt is done again and a finished one is not.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def run(context: StepContext) -> Outcome:
     url = context.platform.need("mlflow_url")
     with Registry(url) as registry, tempfile.TemporaryDirectory(prefix="perennial-evaluate-") as folder:
         version = registry.get(name, str(context.input("train", "model_version")))
-        if done := _done(version, context.request.run_key):
-            return done
         champion = registry.champion(name)
+        if done := _done(version, champion, context.request.run_key):
+            return done
         if champion is not None and champion.version == version.version:
             champion = None  # judged again by hand after its promotion: it cannot gain on itself
         holdout = read_holdout(context)
@@ -181,6 +181,7 @@ def _record(
         rest.close()
     verdict = verdicts.PASSED if evaluation.passed else verdicts.REJECTED
     registry.tag(version.name, version.version, names.TAG_GATES, json.dumps(evaluation.gates(MAX_TAG)))
+    registry.tag(version.name, version.version, names.TAG_JUDGED_AGAINST, evaluation.champion or "")
     if version.tags.get(names.TAG_VERDICT, verdicts.REGISTERED) in {
         verdicts.REGISTERED,
         verdicts.PASSED,
@@ -213,10 +214,13 @@ def _to_json(outcome: Outcome, run_key: str) -> str:
     )
 
 
-def _done(version: ModelVersion, run_key: str) -> Outcome | None:
-    """The outcome of an earlier attempt of the same run, or None."""
+def _done(version: ModelVersion, champion: ModelVersion | None, run_key: str) -> Outcome | None:
+    """The outcome of an earlier attempt of the same run against the same champion, or None."""
     found = json.loads(version.tags.get(TAG_OUTCOME, "{}"))
     if found.pop("run_key", None) != run_key:
+        return None
+    current = champion.version if champion else None
+    if current not in {version.version, found["outputs"]["champion_version"]}:
         return None
     log.info("version %s was judged in this run already: nothing to do", version.version)
     return Outcome(**{**found, "verdict": Verdict(found["verdict"])})

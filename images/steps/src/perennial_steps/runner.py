@@ -69,6 +69,10 @@ def run_to_the_end(request: StepRequest, platform: Platform) -> StepResult:
         result = run_step(request, platform)
         if result.again_after is None:
             return result
+        if result.first:
+            before = run_to_the_end(request.model_copy(update={"step": result.first, "state": {}}), platform)
+            if before.verdict is not Verdict.PASS:
+                return before
         log.info("the next look is in %.0f s", result.again_after)
         time.sleep(result.again_after)
         request = request.model_copy(update={"state": result.state})
@@ -119,7 +123,7 @@ def look(run: Callable[[StepContext], Outcome], context: StepContext) -> Outcome
     """The outcome of `run`: one look, and those after it that are less than `SHORT_WAIT` away."""
     while True:
         outcome = run(context)
-        if outcome.again_after is None or outcome.again_after >= SHORT_WAIT:
+        if outcome.again_after is None or outcome.again_after >= SHORT_WAIT or outcome.first:
             return outcome
         time.sleep(outcome.again_after)
         context = replace(context, request=context.request.model_copy(update={"state": outcome.state}))
@@ -144,6 +148,7 @@ def _result(request: StepRequest, outcome: Outcome) -> StepResult:
         failure=failure,
         again_after=outcome.again_after,
         state=outcome.state,
+        first=outcome.first,
     )
 
 
@@ -188,6 +193,7 @@ def _fitting(result: StepResult) -> StepResult:
             "failure": failure,
             "again_after": None,
             "state": {},
+            "first": None,
         }
     )
 
