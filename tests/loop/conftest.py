@@ -31,6 +31,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     running.add_pipeline("trips")
     running.add_pipeline("signed", SPEC.format(name="signed").replace("steps: [50%, 100%]", APPROVED))
     running.add_pipeline("broken", SPEC.format(name="broken").replace("timestamp:", "timestmp:"))
+    running.add_pipeline("patient", SPEC.format(name="patient").replace("bake: 3s", "bake: 4m"))
     start(Options(project, home.path, port_base=0))
     try:
         running.platform = connection.load(home.path)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 import psutil
@@ -19,7 +17,7 @@ import pyarrow as pa
 import pytest
 from dashboard_queries import answered, every_query, values
 from load import Load
-from small_platform import SUMMER, Loop, trips
+from small_platform import SUMMER, Loop, eventually, trips
 
 from perennial_cli.clients.controller import Decision
 from perennial_cli.embedded import supervisor
@@ -28,15 +26,6 @@ from perennial_registry.registry import Registry
 from perennial_spec import names
 
 pytestmark = [pytest.mark.loop, pytest.mark.timeout(600)]
-T = TypeVar("T")
-
-
-def eventually(what: str, look: Callable[[], T | None], seconds: float = 60) -> T:
-    began = time.monotonic()
-    while not (found := look()):
-        assert time.monotonic() - began < seconds, f"waited {seconds:g} s for {what}"
-        time.sleep(0.25)
-    return found
 
 
 def rows_of(table: pa.Table) -> list[dict[str, object]]:
@@ -363,16 +352,7 @@ def test_every_panel_of_the_dashboards_has_data(loop: Loop) -> None:
 
 def test_state_survives_a_kill_of_everything(loop: Loop) -> None:
     version = champion(loop)
-    state = supervisor.status(loop.home)
-    assert state is not None
-    everyone = [psutil.Process(state.supervisor.pid)]
-    everyone += everyone[0].children(recursive=True)
-    for process in everyone:
-        try:
-            process.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(everyone, timeout=20)
+    loop.kill()
     loop.up()
     assert champion(loop) == version
     assert any(d.decision == "accepted" for d in loop.controller.decisions("trips"))

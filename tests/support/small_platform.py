@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -13,11 +18,13 @@ from perennial_cli.clients.airflow import Airflow
 from perennial_cli.clients.controller import Controller, Decision
 from perennial_cli.clients.prometheus import Prometheus
 from perennial_cli.clients.server import ModelServer
-from perennial_cli.embedded import connection
+from perennial_cli.embedded import connection, supervisor
 from perennial_cli.embedded.home import Home
 from perennial_cli.embedded.up import Options, start
 from perennial_cli.follow import Followed, follow
 from perennial_spec.platform import Platform
+
+T = TypeVar("T")
 
 RUN_SECONDS = 240.0
 
@@ -97,6 +104,15 @@ def trips(season: Season, first: str, days: int, per_day: int = 60, seed: int = 
     )
 
 
+def eventually(what: str, look: Callable[[], T | None], seconds: float = 60) -> T:
+    """The first answer of `look` that is not empty."""
+    began = time.monotonic()
+    while not (found := look()):
+        assert time.monotonic() - began < seconds, f"waited {seconds:g} s for {what}"
+        time.sleep(0.25)
+    return found
+
+
 @dataclass
 class Loop:
     """The running platform, and everyone who asks it."""
@@ -137,6 +153,17 @@ class Loop:
     def followed(self, decision: Decision) -> Followed:
         assert decision.dag_id and decision.run_id, f"no run: {decision}"
         return follow(self.airflow, decision.dag_id, decision.run_id, lambda _: None, timeout_seconds=RUN_SECONDS)
+
+    def kill(self) -> None:
+        """Everything at once, as when the machine loses its power."""
+        state = supervisor.status(self.home)
+        assert state is not None
+        everyone = [psutil.Process(state.supervisor.pid)]
+        everyone += everyone[0].children(recursive=True)
+        for process in everyone:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(everyone, timeout=20)
 
     def up(self) -> None:
         start(Options(self.project, self.home.path))

@@ -41,7 +41,9 @@ class Look:
 def next_look(context: Context) -> Look:
     """What was left for this look; nothing for the first."""
     found = context["task_state_store"].get(KEY)
-    return Look(**cast("dict[str, Any]", found)) if found else Look()
+    if not isinstance(found, dict):
+        return Look()
+    return Look(cast("dict[str, Any]", found["state"]), cast("StepName | None", found["first"]))
 
 
 def wait(context: Context, seconds: float, look: Look) -> NoReturn:

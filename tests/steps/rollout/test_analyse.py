@@ -84,6 +84,7 @@ def test_a_challenger_that_holds_passes_with_its_figures(canary, watch, caplog) 
     assert outcome.failure is None
     assert outcome.outputs["watched_seconds"] >= 1.5
     assert outcome.outputs["standing"] == "pass"
+    assert outcome.outputs["prediction_shift"] == pytest.approx(0, abs=0.05)
     assert "the watch of version 2 begins" in caplog.text
 
 
@@ -111,6 +112,7 @@ def test_predictions_far_from_the_reference_fail(canary, watch) -> None:
         outcome = look(analyse.run, canary.context("analyse", "2", "1", share=0.1))
     assert outcome.verdict is Verdict.FAIL
     assert "prediction PSI 0." in outcome.summary
+    assert outcome.outputs["prediction_shift"] == pytest.approx(0.4, abs=0.1)
 
 
 @pytest.mark.parametrize(("then", "verdict"), [("abort", Verdict.INCONCLUSIVE), ("continue", Verdict.PASS)])

@@ -69,6 +69,14 @@ def test_a_version_that_was_never_deployed_keeps_its_verdict(rollout, verdict: s
     assert rollout.state() == before
 
 
+def test_a_challenger_that_was_rejected_in_the_midst_of_its_rollout_leaves_the_route(rollout) -> None:
+    champion, challenger = canary(rollout, 0.5)
+    rollout.trained.registry.tag(rollout.name, challenger, names.TAG_VERDICT, "rejected")
+    outcome = rollback.run(rollout.context("rollback", challenger, champion))
+    assert outcome.summary == "version 2, which is rejected, has no traffic any more: version 1 serves"
+    assert rollout.state() == BACK | {"verdicts": {"1": "promoted", "2": "rejected"}}
+
+
 def test_a_run_that_ended_before_training_has_nothing_to_roll_back(rollout) -> None:
     outcome = rollback.run(rollout.context("rollback", None, None))
     assert outcome.verdict is Verdict.PASS

@@ -19,7 +19,8 @@ Outputs by step (values are JSON; the next steps find them in `StepRequest.input
     signoff   model_version, answer (approved, rejected), by, at, reason
     deploy    model_version, share, revision
     analyse   model_version, share, standing (the verdict if this were the last look; error while it is held), watched_seconds,
-              held_seconds, requests, error_rate, latency_p99, prediction_psi, quality; reason (when it is not a pass)
+              held_seconds, requests, error_rate, latency_p99, prediction_psi, prediction_shift (from the champion's), quality;
+              reason (when it is not a pass)
     promote   model_version, previous_version, revision
     rollback  model_version, champion_version, revision
     retire    archived [version, ...], kept (a number), deleted_files, pinned [version of the data, ...]

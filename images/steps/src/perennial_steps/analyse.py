@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from perennial_registry.registry import Registry
@@ -25,6 +25,7 @@ from perennial_steps.analysis import Figures, Judgement, judge, judge_early
 from perennial_steps.challenger import Contest, again, contest, no, share_of
 from perennial_steps.context import Outcome, StepContext
 from perennial_steps.prometheus import Prometheus, quoted
+from perennial_steps.shift import shift
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Watch:
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Watch:
-        return cls(**state)
+        return cls(**{each.name: state[each.name] for each in fields(cls) if each.name in state})
 
     def held(self, now: float) -> float:
         """Seconds without figures, in all, up to `now` by this machine's clock."""
@@ -224,7 +225,9 @@ def _answer(sight: Sight, judgement: Judgement, state: Contest, share: float, de
 def _outputs(sight: Sight, version: str, share: float, standing: Verdict) -> dict[str, Any]:
     """As `perennial_spec.step` lists them, of every look."""
     watched = {"watched_seconds": round(sight.elapsed, 1), "held_seconds": round(sight.watch.lost, 1)}
-    return {"model_version": version, "share": share, "standing": standing, **watched, **_figures(sight.challenger)}
+    apart = shift(sight.challenger.predictions.live, sight.champion.predictions.live)
+    figures = {**_figures(sight.challenger), "prediction_shift": apart}
+    return {"model_version": version, "share": share, "standing": standing, **watched, **figures}
 
 
 def _metrics(sight: Sight) -> dict[str, float]:

@@ -31,15 +31,26 @@ def run(context: StepContext) -> Outcome:
         route = registry.move(name, current, _target(current, champion, challenger), context.request.run_key)
         done = _dismiss(context, registry, champion, challenger)
     serving = f"version {champion.version} serves" if champion else "there is no champion"
-    taken_back = f"version {challenger.version} is rolled back" if challenger and done else "nothing was deployed"
     return Outcome(
-        f"{taken_back}: {serving}",
+        f"{_said(challenger, current, done)}: {serving}",
         {
             "model_version": challenger.version if challenger else None,
             "champion_version": champion.version if champion else None,
             "revision": route.revision,
         },
     )
+
+
+def _said(challenger: ModelVersion | None, before: Route, done: bool) -> str:
+    if challenger and done:
+        return f"version {challenger.version} is rolled back"
+    if (
+        challenger
+        and before.weights.get(challenger.version, 0.0) > 0
+        and challenger.tags.get(names.TAG_VERDICT) == verdicts.REJECTED
+    ):
+        return f"version {challenger.version}, which is rejected, has no traffic any more"
+    return "nothing was deployed"
 
 
 def _challenger(context: StepContext, registry: Registry) -> ModelVersion | None:
