@@ -176,6 +176,13 @@ def test_retries_and_timeouts_are_the_specifications(write_pipeline: Any) -> Non
     assert the_task(dag, "rollback").retries == 3
 
 
+def test_a_task_in_which_the_evaluation_may_run_again_has_its_time(write_pipeline: Any) -> None:
+    dag = training_dag(write_pipeline, resources={"evaluate": {"timeout": "3h"}, "deploy": {"timeout": "5m"}})
+    found = {name: the_task(dag, name).execution_timeout for name in ("deploy_10", "analyse_10", "promote", "train")}
+    assert set(found.values()) == {timedelta(hours=3), timedelta(hours=1)}
+    assert found["train"] == timedelta(hours=1)
+
+
 def test_the_page_of_a_dag_is_made_from_the_specification(write_pipeline: Any) -> None:
     gates = [
         {"metric": "roc_auc", "min": 0.7},

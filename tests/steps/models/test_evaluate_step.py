@@ -172,6 +172,9 @@ def test_in_the_same_run_it_goes_on_when_it_beats_the_new_champion_too(
     assert tags(lab, new)[names.TAG_JUDGED_AGAINST] == other
     with lab.registry as registry:
         assert registry.route(lab.name).weights == {other: 0.9, new: 0.1}
+        registry.tag(lab.name, new, names.TAG_JUDGED_AGAINST, old)  # a later judgement that was killed before its end
+    assert run_to_the_end(deployment(lab, version, new, old), lab.room.platform).verdict is Verdict.PASS
+    assert tags(lab, new)[names.TAG_JUDGED_AGAINST] == other
 
 
 def test_killed_before_the_end_the_next_attempt_finishes(

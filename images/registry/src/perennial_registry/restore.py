@@ -6,7 +6,7 @@ order that makes each prefix of them a consistent state, which doing it again co
     1. route: all traffic to the target        what users feel
     2. tags of the versions that leave         rolled_back, with the reason and who
     3. tag restored_at on a target that returns   before it is champion: it must never look newly promoted, and be watched as that
-    4. alias champion: the target              from here on a challenger that was judged against the old champion is refused
+    4. alias champion: the target              from here on a challenger that was judged against the old champion is judged again
     5. alias previous: the one before it       so that a second rollback goes further back, and never forth again
     6. alias challenger removed                last: while it is there, there is something left to do
 """

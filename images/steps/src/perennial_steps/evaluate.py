@@ -181,7 +181,6 @@ def _record(
         rest.close()
     verdict = verdicts.PASSED if evaluation.passed else verdicts.REJECTED
     registry.tag(version.name, version.version, names.TAG_GATES, json.dumps(evaluation.gates(MAX_TAG)))
-    registry.tag(version.name, version.version, names.TAG_JUDGED_AGAINST, evaluation.champion or "")
     if version.tags.get(names.TAG_VERDICT, verdicts.REGISTERED) in {
         verdicts.REGISTERED,
         verdicts.PASSED,
@@ -190,6 +189,8 @@ def _record(
         registry.tag(version.name, version.version, names.TAG_VERDICT, verdict)
         if evaluation.passed:
             registry.set_alias(version.name, names.ALIAS_CHALLENGER, version.version)
+    # After the verdict: who reads both in between sees a judgement that is out of date, and asks for this one.
+    registry.tag(version.name, version.version, names.TAG_JUDGED_AGAINST, evaluation.champion or "")
     outcome = Outcome(
         summary=evaluation.summary,
         outputs={**evaluation.outputs(), "card": card},
@@ -219,8 +220,8 @@ def _done(version: ModelVersion, champion: ModelVersion | None, run_key: str) ->
     found = json.loads(version.tags.get(TAG_OUTCOME, "{}"))
     if found.pop("run_key", None) != run_key:
         return None
-    current = champion.version if champion else None
-    if current not in {version.version, found["outputs"]["champion_version"]}:
+    current, judged = champion.version if champion else "", found["outputs"]["champion_version"] or ""
+    if current not in {version.version, judged} or version.tags.get(names.TAG_JUDGED_AGAINST, judged) != judged:
         return None
     log.info("version %s was judged in this run already: nothing to do", version.version)
     return Outcome(**{**found, "verdict": Verdict(found["verdict"])})
