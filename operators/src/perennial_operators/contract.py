@@ -82,13 +82,10 @@ def conclude(result: StepResult, call: StepCall, context: Context) -> dict[str, 
     context["ti"].xcom_push(RESULT_KEY if own else f"{RESULT_KEY}_{result.step}", envelope)
     reason = result.failure.message if result.failure and result.failure.message else result.summary
     message = f"{result.step}: {result.verdict.value}: {reason}"
-    if own and result.again_after is not None:
-        looks.wait(context, result.again_after, looks.Look(result.state, result.first))
-    if not own and result.verdict in {
-        Verdict.PASS,
-        Verdict.PENDING,
-    }:  # back to the task's own step, which sees what is left to do
-        looks.wait(context, result.again_after or 0.0, looks.Look(looks.next_look(context).state, result.first))
+    if result.verdict is Verdict.PENDING or (result.verdict is Verdict.PASS and not own):
+        # After a step that was needed first, the task's own step sees what is left to do.
+        state = result.state if own else looks.next_look(context).state
+        looks.wait(context, result.again_after or 0.0, looks.Look(state, result.first))
     if result.verdict is Verdict.PASS or _goes_on(result, call):
         return result.outputs
     if result.verdict is Verdict.ERROR:

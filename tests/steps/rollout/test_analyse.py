@@ -207,6 +207,18 @@ def test_what_prometheus_lost_is_not_judged(canary, watch, caplog) -> None:
     assert outcome.outputs["held_seconds"] >= 86_400
 
 
+def test_hours_in_which_nobody_looked_do_not_make_a_step_inconclusive(canary, watch) -> None:
+    """The whole platform was down, or Prometheus: there were no requests, and then there are."""
+    first = analyse.run(canary.context("analyse", "2", "1", share=0.1))
+    down = first.state | {"looked": first.state["looked"] - 7200}
+    time.sleep(3)
+    outcome = analyse.run(canary.context("analyse", "2", "1", down, share=0.1))
+    assert (outcome.verdict, outcome.outputs["standing"]) == (Verdict.PENDING, "inconclusive")
+    assert 7200 - 70 < outcome.state["unseen"] < 7200
+    at_once = analyse.run(canary.context("analyse", "2", "1", first.state, share=0.1))
+    assert at_once.verdict is Verdict.INCONCLUSIVE
+
+
 @pytest.mark.parametrize("wiped", [False, True])
 def test_a_prometheus_that_is_killed_costs_time_and_no_mistake(canary, mortal, caplog, wiped: bool) -> None:
     """The challenger has answered 500 requests with errors before: without the beginning of the watch they would count again."""

@@ -29,6 +29,8 @@ from perennial_steps.shift import shift
 
 log = logging.getLogger(__name__)
 
+LATE = 60.0
+"""Seconds by which a look may be late without a reason: Airflow is busy, or was just restarted."""
 SAY_EVERY = 5.0
 """Seconds between two lines of progress."""
 
@@ -45,6 +47,12 @@ class Watch:
     """Unix seconds by this machine's clock, while there are no figures."""
     lost: float = 0.0
     """Seconds without figures before."""
+    looked: float | None = None
+    """Unix seconds by Prometheus' clock of the last look that had figures."""
+    wait: float = 0.0
+    """Seconds that it wanted until this one."""
+    unseen: float = 0.0
+    """Seconds since `since` in which there should have been looks: the step was held, or the whole platform was down."""
     said: float = 0.0
     """Seconds after `since` of the last line of progress."""
 
@@ -140,14 +148,15 @@ def _begun(prometheus: Prometheus, name: str, version: str, watch: Watch, now: f
     back = replace(watch, held_since=None, lost=watch.held(time.time()))
     if watch.since is None:
         log.info("the watch of version %s begins", version)
-        return replace(back, since=now)
+        return replace(back, since=now, looked=now)
     if figures.is_watched(prometheus, name, version, at=watch.since):
-        return back
+        late = max(0.0, now - (watch.looked or now) - watch.wait - LATE)
+        return replace(back, looked=now, unseen=watch.unseen + late)
     gone = now - watch.since
     log.warning(
         "Prometheus has lost what it saw of version %s in the last %.0f s: the watch begins anew", version, gone
     )
-    return replace(back, since=now, lost=watch.lost + gone, said=0.0)
+    return replace(back, since=now, looked=now, lost=watch.lost + gone, unseen=0.0, said=0.0)
 
 
 def _unknown(prometheus: Prometheus, pipeline: str, version: str) -> MonitoringError:
@@ -185,14 +194,15 @@ def _judged(context: StepContext, sight: Sight, state: Contest, share: float) ->
     bake, longest = deployment.bake.total_seconds(), max(deployment.bake, deployment.max_bake).total_seconds()
     early = judge_early(sight.challenger, deployment) if sight.challenger.requests >= deployment.min_requests else None
     judgement = early or judge(sight.challenger, sight.champion, deployment, context.pipeline.spec.monitoring.quality)
-    undecided = judgement.verdict is Verdict.INCONCLUSIVE and sight.elapsed < longest
+    # Time that nobody saw may count for `bake`, the counters went on; that it was too little to judge does not follow from it.
+    undecided = judgement.verdict is Verdict.INCONCLUSIVE and sight.elapsed - sight.watch.unseen < longest
     if early or (sight.elapsed >= bake and not undecided):
         return _answer(sight, judgement, state, share, deployment)
-    return _pending(sight, judgement, state, share, pace.until_next(sight.elapsed, bake, longest))
+    return _pending(sight, judgement, state, share, pace.until_next(sight.elapsed, bake, longest + sight.watch.unseen))
 
 
 def _pending(sight: Sight, judgement: Judgement, state: Contest, share: float, wait: float) -> Outcome:
-    watch, version = sight.watch, state.challenger.version
+    watch, version = replace(sight.watch, wait=wait), state.challenger.version
     said = f"{_said(sight.challenger)}; champion {_said(sight.champion)}"
     if sight.elapsed - watch.said >= SAY_EVERY:
         watch = replace(watch, said=sight.elapsed)
