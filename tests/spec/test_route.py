@@ -189,13 +189,14 @@ def test_a_move_that_changes_nothing_keeps_the_revision() -> None:
     assert route.moved_to({"2": 1.0}, "x").revision == 4
 
 
-def test_a_bandit_keeps_what_it_knows_of_the_versions_that_stay() -> None:
+def test_a_bandit_ends_when_the_weights_are_moved_without_arms() -> None:
     arms = {"1": RateArm(successes=8, failures=2), "2": RateArm(successes=1)}
     route = Route(weights={"1": 0.5, "2": 0.5}, shadow=("9",)).with_arms(arms, "learner")
     assert (route.revision, route.assignment, route.changed_by, route.shadow) == (1, "bandit", "learner", ("9",))
     assert route.with_arms(arms, "learner") is route
-    after = route.moved_to({"2": 0.5, "3": 0.5}, "run")
-    assert (after.revision, after.assignment, after.arms) == (2, "bandit", {"2": RateArm(successes=1)})
+    for weights in ({"2": 0.5, "3": 0.5}, {"1": 0.5, "2": 0.5}):
+        after = route.moved_to(weights, "run")
+        assert (after.revision, after.assignment, after.arms) == (2, "sticky", {})
     fresh = {"2": MeanArm(mean=1, deviation=2, count=3)}
     assert route.moved_to(route.weights, "run", fresh).arms == fresh
     assert route.moved_to(route.weights, "run", arms) is route

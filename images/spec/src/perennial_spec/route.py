@@ -144,13 +144,15 @@ class Route(Model):
         Args:
             weights: the new ones, all of them; a version that is left out leaves the route.
             by: who changes it.
-            arms: a bandit's new arms; None keeps those of the versions that stay.
+            arms: what a bandit knows; None: the weights alone decide, and a bandit ends.
         """
-        kept = {version: arm for version, arm in self.arms.items() if version in weights} if arms is None else arms
-        if list(weights.items()) == list(self.weights.items()) and kept == self.arms:
+        assignment = "sticky" if arms is None else "bandit"
+        same = list(weights.items()) == list(self.weights.items()) and assignment == self.assignment
+        if same and (arms or {}) == self.arms:
             return self
         pieces = moved(tuple(self.intervals()), weights) if weights else ()
-        return self._next(by, weights=dict(weights), pieces=() if pieces == in_order(weights) else pieces, arms=kept)
+        pieces = () if pieces == in_order(weights) else pieces
+        return self._next(by, weights=dict(weights), pieces=pieces, assignment=assignment, arms=arms or {})
 
     def with_arms(self, arms: Arms, by: str) -> Route:
         """The next revision as a bandit that knows `arms`; the same route when nothing would change."""
