@@ -73,6 +73,18 @@ def test_a_replacement_is_only_promoted(write_pipeline: Any) -> None:
     assert found["promote"] == {"promoted", "begun", "stopped"}
 
 
+def test_an_experiment_is_deployed_once_compared_and_then_promoted(write_pipeline: Any) -> None:
+    dag = training_dag(write_pipeline, deployment={"strategy": "ab", "experiment": {"share": "20%"}})
+    found = edges(dag)
+    assert found["evaluate"] == {"deploy"}
+    assert found["deploy"] == {"experiment", "begun", "stopped"}
+    assert found["experiment"] == {"promote", "stopped"}
+    assert found["promote"] == {"promoted", "stopped"}
+    assert cast("LocalStepOperator", the_task(dag, "deploy")).call.params == {"share": 0.2}
+    assert the_task(dag, "experiment").execution_timeout == timedelta(hours=1, minutes=5)  # one look's
+    assert "20%, 100% of the traffic, when an experiment of at most 2w says so (ab)" in str(dag.doc_md)
+
+
 def test_the_rollback_needs_a_rollout_that_began_and_failed(write_pipeline: Any) -> None:
     dag = training_dag(write_pipeline)
     assert the_task(dag, "rollback").upstream_task_ids == {"begun", "stopped"}

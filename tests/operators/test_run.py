@@ -107,6 +107,23 @@ def test_a_failed_gate_deploys_nothing_and_rolls_nothing_back(
     assert [one["step"] for one in story(tmp_path)] == ["ingest", "validate", "train", "evaluate"]
 
 
+def test_an_experiment_that_the_challenger_loses_is_rolled_back_and_the_run_fails(
+    airflow_dags: Path, write_pipeline: Any, steps_that: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORY", str(tmp_path / "story"))
+    monkeypatch.setenv("FAILS", "experiment")
+    steps_that(STORY)
+    folder = write_pipeline(root=airflow_dags / "pipelines", deployment={"strategy": "ab"})
+    found, states = run(build_dags(folder.parent)["churn"])
+    assert found.state == DagRunState.FAILED
+    assert (states["experiment"], states["promote"], states["rollback"]) == ("failed", "upstream_failed", "success")
+    assert [(one["step"], one["params"]) for one in story(tmp_path)][-3:] == [
+        ("deploy", {"share": 0.5}),
+        ("experiment", {}),
+        ("rollback", {}),
+    ]
+
+
 LOOKS = """
     import pathlib
     log = pathlib.Path(os.environ["STORY"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from perennial_spec.canvas import Canvas
+from perennial_spec.experiment import OF_STRATEGY
 from perennial_spec.load import Pipeline
 from perennial_spec.model import ChampionGate, MetricGate, SliceGate
 from perennial_spec.pipeline import PipelineSpec
@@ -103,6 +104,11 @@ def _rollout(spec: PipelineSpec) -> str:
     asked = " A person approves first." if deployment.approval == "required" else ""
     if len(deployment.rollout) == 1:
         return f"All traffic at once ({deployment.strategy}).{asked}"
+    if deployment.strategy in OF_STRATEGY:
+        longest = format_duration(deployment.experiment.max_duration)
+        return (
+            f"{shares} of the traffic, when an experiment of at most {longest} says so ({deployment.strategy}).{asked}"
+        )
     return (
         f"{shares} of the traffic, each watched for {format_duration(deployment.bake)} ({deployment.strategy}).{asked}"
     )

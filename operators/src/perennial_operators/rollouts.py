@@ -48,8 +48,17 @@ def _canary(pipeline: Pipeline) -> Iterator[BaseOperator]:
     yield step(pipeline, "promote")
 
 
+def _ab(pipeline: Pipeline) -> Iterator[BaseOperator]:
+    """A fixed share, until what came of the answers says which version is better."""
+    share = pipeline.spec.deployment.experiment.share
+    yield step(pipeline, "deploy", params={"share": share})
+    yield step(pipeline, "experiment")
+    yield step(pipeline, "promote")
+
+
 _STRATEGIES: dict[Strategy, Callable[[Pipeline], Iterator[BaseOperator]]] = {
     "replace": _replace,
     "canary": _canary,
+    "ab": _ab,
 }
 """What each strategy does, as tasks in a row; any that fails takes everything back."""

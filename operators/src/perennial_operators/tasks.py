@@ -120,6 +120,7 @@ _DOCS: dict[StepName, str] = {
     "signoff": "Keeps what a person answered with the version. Rejected, the run ends here, and no traffic has moved.",
     "deploy": "Gives the challenger its share of the traffic.",
     "analyse": "Watches the challenger at this share, in Prometheus, beside the champion: one look after the other, none in between.",
+    "experiment": "Compares champion and challenger by what came of their answers, until one of them is better beyond chance.",
     "promote": "Makes the challenger champion, with all of the traffic.",
     "retire": "Archives versions whose time is over, as `lifetime` says. What serves or may be gone back to stays.",
     "rollback": "Gives all traffic back to the champion. Runs only when the rollout failed after it had begun.",

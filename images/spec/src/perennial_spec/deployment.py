@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from perennial_spec.base import Model
+from perennial_spec.experiment import OF_STRATEGY, Experiment
 from perennial_spec.units import Duration, Share
 
 
@@ -17,7 +18,7 @@ def _rising_to_all(steps: tuple[float, ...]) -> tuple[float, ...]:
     return steps
 
 
-Strategy = Literal["replace", "canary"]
+Strategy = Literal["replace", "canary", "ab"]
 
 
 class AbortOn(Model):
@@ -40,7 +41,8 @@ class Deployment(Model):
     """How a challenger that passed its gates takes over."""
 
     strategy: Strategy = "canary"
-    """`canary`: step by step, each step judged; `replace`: all at once."""
+    """`canary`: step by step, each step judged; `replace`: all at once; `ab`: a fixed share of the entities each, until the difference in
+    what came of the answers is beyond chance."""
     steps: Annotated[tuple[Share, ...], AfterValidator(_rising_to_all)] = Field(
         default=(0.1, 0.5, 1.0), min_length=1, max_length=20
     )
@@ -65,11 +67,33 @@ class Deployment(Model):
     """A run waits this long for an answer, and other runs of the pipeline wait behind it."""
     on_approval_timeout: Literal["reject", "approve"] = "reject"
 
+    experiment: Experiment = Experiment()
+    """Of `strategy: ab`."""
     watch: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(hours=72)
     """For so long after a promotion, a new champion that turns out to be worse is rolled back to the version before it, without a
     person and without a retraining; `0s`: never."""
 
+    @model_validator(mode="after")
+    def _words_of_the_experiment_are_of_the_strategy(self) -> Self:
+        known = OF_STRATEGY.get(self.strategy)
+        if known is None and "experiment" in self.model_fields_set:
+            raise ValueError(
+                f"experiment does nothing with strategy {self.strategy}: expected strategy {' or '.join(OF_STRATEGY)}"
+            )
+        if known is not None and (idle := sorted(self.experiment.model_fields_set - known)):
+            raise ValueError(f"experiment.{idle[0]} does nothing with strategy {self.strategy}: leave it out")
+        if known is not None and "steps" in self.model_fields_set:
+            raise ValueError(f"steps does nothing with strategy {self.strategy}: leave it out")
+        return self
+
+    @property
+    def experiment_least(self) -> timedelta:
+        """An experiment is not won before this: limits are judged over two times `bake`."""
+        return max(self.experiment.min_duration, 2 * self.bake)
+
     @property
     def rollout(self) -> tuple[float, ...]:
         """The shares of traffic that the challenger takes in turn; the last is always 1."""
+        if self.strategy in OF_STRATEGY:
+            return (self.experiment.share, 1.0)
         return (1.0,) if self.strategy == "replace" else self.steps

@@ -11,19 +11,32 @@ from perennial_spec.base import Model
 from perennial_spec.canvas import Canvas
 from perennial_spec.data import Data, Expectation
 from perennial_spec.deployment import Deployment
+from perennial_spec.experiment import OF_STRATEGY
 from perennial_spec.model import METRICS_OF, Evaluation, MetricGate, ModelSpec, SliceGate
 from perennial_spec.monitoring import Monitoring
 from perennial_spec.retraining import Lifetime, Retraining, StepResources
+from perennial_spec.units import format_duration
 
 PipelineName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=40)]
 """A DNS label short enough to leave room for suffixes in Kubernetes object names."""
 
 DEFAULT_ERROR_RATE = 0.01
+DEFAULT_ATTRIBUTION = timedelta(hours=1)
 DEFAULT_LATENCY_P99 = timedelta(milliseconds=500)
 SHORT_WAITS = timedelta(minutes=5)
 """How long looks that are seconds apart may go on within one process; see `perennial_steps.runner.look`."""
 Resourced = Literal[
-    "ingest", "validate", "train", "evaluate", "signoff", "deploy", "analyse", "promote", "rollback", "retire"
+    "ingest",
+    "validate",
+    "train",
+    "evaluate",
+    "signoff",
+    "deploy",
+    "analyse",
+    "experiment",
+    "promote",
+    "rollback",
+    "retire",
 ]
 
 
@@ -74,6 +87,7 @@ class PipelineSpec(Model):
                 "leave it out, and watch drift"
             )
         self._check_slices()
+        self._check_experiment()
         known = METRICS_OF[self.model.kind]
         used = [self.evaluation.metric]
         used += [gate.metric for gate in self.evaluation.gates if isinstance(gate, MetricGate | SliceGate)]
@@ -96,13 +110,42 @@ class PipelineSpec(Model):
                 "data.exclude, data.sensitive and data.redact name; expected inputs of the model"
             )
 
+    def _check_experiment(self) -> None:
+        if self.deployment.strategy not in OF_STRATEGY:
+            return
+        experiment = self.deployment.experiment
+        if experiment.measure == "label" and self.model.kind == "xgboost.ranker":
+            raise ValueError(
+                "deployment.experiment.measure cannot be label for a xgboost.ranker: labels come back row by row, and not as lists; "
+                "expected reward"
+            )
+        if self.monitoring.log.share == 0:
+            raise ValueError(
+                "the experiment of deployment reads the prediction log, and monitoring.log.share is 0%: expected more, best 100%"
+            )
+        if self.experiment_attribution >= experiment.max_duration:
+            raise ValueError(
+                f"deployment.experiment ends after {format_duration(experiment.max_duration)}, and looks at an entity "
+                f"{format_duration(self.experiment_attribution)} after its first answer: expected a longer max_duration, or a shorter "
+                "attribution"
+            )
+
     def step_resources(self, step: str) -> StepResources:
         """What `step` may use: what the spec says, or the default."""
         return {str(name): wanted for name, wanted in self.resources.items()}.get(step, StepResources())
 
     def step_timeout(self, step: str) -> timedelta:
-        """How long one attempt of `step` may take; of `analyse`, one look and the short waits after it (`perennial_spec.step`)."""
-        return self.step_resources(step).timeout + (SHORT_WAITS if step == "analyse" else timedelta(0))
+        """How long one attempt of `step` may take; of one that looks again, one look and the short waits after it (`step.py`)."""
+        return self.step_resources(step).timeout + (SHORT_WAITS if step in {"analyse", "experiment"} else timedelta(0))
+
+    @property
+    def experiment_attribution(self) -> timedelta:
+        """How long after an answer what comes of it counts in an experiment."""
+        experiment = self.deployment.experiment
+        if experiment.attribution is not None:
+            return experiment.attribution
+        late = self.data.label.arrives_after if experiment.measure == "label" else timedelta(0)
+        return DEFAULT_ATTRIBUTION + late
 
     @property
     def run_limit(self) -> timedelta:
@@ -110,8 +153,11 @@ class PipelineSpec(Model):
         if self.monitoring.runs.longest is not None:
             return self.monitoring.runs.longest
         judged = len(self.deployment.rollout) - 1
-        watched = judged * max(self.deployment.bake, self.deployment.max_bake)
-        steps = ("ingest", "validate", "train", "evaluate", *("deploy", "analyse") * judged, "promote")
+        if self.deployment.strategy in OF_STRATEGY:
+            judge, watched = "experiment", self.deployment.experiment.max_duration
+        else:
+            judge, watched = "analyse", judged * max(self.deployment.bake, self.deployment.max_bake)
+        steps = ("ingest", "validate", "train", "evaluate", *("deploy", judge) * judged, "promote")
         return sum((self.step_resources(step).timeout for step in steps), watched)
 
     @property

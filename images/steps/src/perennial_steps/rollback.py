@@ -92,5 +92,6 @@ def _dismiss(
 
 def _reason(context: StepContext) -> str:
     inputs = context.request.inputs
-    found = context.request.params.get("reason") or inputs.get("analyse", {}).get("reason")
+    said = (inputs.get(step, {}).get("reason") for step in ("experiment", "analyse"))
+    found = context.request.params.get("reason") or next(filter(None, said), None)
     return str(found or f"the rollout of run {context.request.run_key} did not end well")[: verdicts.MAX_REASON]

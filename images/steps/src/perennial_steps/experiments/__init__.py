@@ -1,0 +1,1 @@
+"""Experiments on live traffic: what came of the answers, by version, and what it proves."""
