@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -149,6 +150,23 @@ def test_the_projects_own_pipelines_become_dags() -> None:
 
 def test_without_approval_nobody_is_asked(write_pipeline: Any) -> None:
     assert "approve" not in training_dag(write_pipeline).task_ids
+
+
+@pytest.mark.parametrize(
+    ("strategy", "line"),
+    [
+        ("blue_green", ["deploy_0", "deploy_100", "analyse_100", "promote"]),
+        ("shadow", ["deploy_shadow", "compare", "promote"]),
+    ],
+)
+def test_a_rollout_is_a_row_of_steps_and_each_can_be_taken_back(
+    write_pipeline: Any, strategy: str, line: list[str]
+) -> None:
+    dag = training_dag(write_pipeline, deployment={"strategy": strategy})
+    found = edges(dag)
+    for before, after in pairwise(line):
+        assert after in found[before]
+    assert set(line) <= {str(i) for i in the_task(dag, "stopped").upstream_task_ids}
 
 
 def test_runs_come_one_at_a_time_unpaused_and_are_not_caught_up(write_pipeline: Any) -> None:

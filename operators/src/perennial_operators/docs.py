@@ -102,6 +102,11 @@ def _rollout(spec: PipelineSpec) -> str:
     deployment = spec.deployment
     shares = ", ".join(format_share(share) for share in deployment.rollout)
     asked = " A person approves first." if deployment.approval == "required" else ""
+    bake = format_duration(deployment.bake)
+    if deployment.strategy == "shadow":
+        return f"A shadow for {bake}, to nobody, until what it says is compared; then all traffic.{asked}"
+    if deployment.strategy == "blue_green":
+        return f"All traffic at once when every server has loaded it, watched for {bake} while the champion stays loaded.{asked}"
     if len(deployment.rollout) == 1:
         return f"All traffic at once ({deployment.strategy}).{asked}"
     if deployment.strategy in OF_STRATEGY:

@@ -48,6 +48,21 @@ def _canary(pipeline: Pipeline) -> Iterator[BaseOperator]:
     yield step(pipeline, "promote")
 
 
+def _blue_green(pipeline: Pipeline) -> Iterator[BaseOperator]:
+    """Loaded everywhere first, then all at once, judged while the champion stays loaded, and goes back without a cold start."""
+    yield step(pipeline, "deploy", task_id="deploy_0", params={"share": 0})
+    yield step(pipeline, "deploy", task_id="deploy_100", params={"share": 1})
+    yield step(pipeline, "analyse", task_id="analyse_100", params={"share": 1})
+    yield step(pipeline, "promote")
+
+
+def _shadow(pipeline: Pipeline) -> Iterator[BaseOperator]:
+    """Beside the champion, to nobody, until what both say to the same rows is compared."""
+    yield step(pipeline, "deploy", task_id="deploy_shadow", params={"shadow": True})
+    yield step(pipeline, "compare", params={"shadow": True})
+    yield step(pipeline, "promote")
+
+
 def _ab(pipeline: Pipeline) -> Iterator[BaseOperator]:
     """A fixed share, until what came of the answers says which version is better."""
     share = pipeline.spec.deployment.experiment.share
@@ -59,6 +74,8 @@ def _ab(pipeline: Pipeline) -> Iterator[BaseOperator]:
 _STRATEGIES: dict[Strategy, Callable[[Pipeline], Iterator[BaseOperator]]] = {
     "replace": _replace,
     "canary": _canary,
+    "blue_green": _blue_green,
+    "shadow": _shadow,
     "ab": _ab,
 }
 """What each strategy does, as tasks in a row; any that fails takes everything back."""

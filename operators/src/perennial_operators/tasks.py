@@ -121,6 +121,7 @@ _DOCS: dict[StepName, str] = {
     "deploy": "Gives the challenger its share of the traffic.",
     "analyse": "Watches the challenger at this share, in Prometheus, beside the champion: one look after the other, none in between.",
     "experiment": "Compares champion and challenger by what came of their answers, until one of them is better beyond chance.",
+    "compare": "Compares what the challenger, as a shadow, says to the rows that the champion answers.",
     "promote": "Makes the challenger champion, with all of the traffic.",
     "retire": "Archives versions whose time is over, as `lifetime` says. What serves or may be gone back to stays.",
     "rollback": "Gives all traffic back to the champion. Runs only when the rollout failed after it had begun.",

@@ -7,7 +7,7 @@ without a further effect. See `perennial_spec.names` for tags and aliases.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -199,7 +199,9 @@ class Registry:
             raise self._changed(name, written, route)
         return written
 
-    def move(self, name: str, current: Route, weights: Mapping[str, float], by: str) -> Route:
+    def move(
+        self, name: str, current: Route, weights: Mapping[str, float], by: str, leaving: Collection[str] = ()
+    ) -> Route:
         """Give each version its weight. The route in force then: `current` where it says so already, and nothing is written.
 
         Args:
@@ -207,15 +209,28 @@ class Registry:
             current: its route, as it was read a moment ago.
             weights: by version; their sum is 1, or there are none.
             by: the run key, or the person.
+            leaving: versions that are to be no shadows, either.
 
         Raises:
             RegistryError: somebody else changed the route in the meantime.
         """
-        route = current.moved_to(weights, by)
+        route = current.moved_to(weights, by, leaving=leaving)
         if route is current:
             log.info("the route is already %s (revision %d)", split(route), route.revision)
             return route
         log.info("route %s -> %s (revision %d)", split(current), split(route), route.revision)
+        return self.write_route(name, route)
+
+    def shadow(self, name: str, current: Route, version: str, by: str) -> Route:
+        """Let a version see the traffic, and answer nobody; the route in force then, as `move`.
+
+        Raises:
+            RegistryError: somebody else changed the route in the meantime.
+        """
+        route = current.shadowed_by(version, by)
+        if route is current:
+            return route
+        log.info("version %s shadows %s (revision %d)", version, split(route), route.revision)
         return self.write_route(name, route)
 
     # -- bundle --

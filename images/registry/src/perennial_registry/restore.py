@@ -88,7 +88,7 @@ def restore(registry: Registry, plan: Restoration, actor: str, reason: str) -> R
     """
     name, version = plan.name, plan.target.version
     revive(registry, plan.target)
-    route = registry.move(name, plan.route, {version: 1.0}, actor)
+    route = registry.move(name, plan.route, {version: 1.0}, actor, [left.version for left in plan.leaving])
     for left in plan.leaving:
         registry.tag(name, left.version, names.TAG_VERDICT_REASON, verdicts.reason_of(actor, reason))
         registry.tag(name, left.version, names.TAG_VERDICT, verdicts.ROLLED_BACK)

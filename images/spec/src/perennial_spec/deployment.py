@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from perennial_spec.base import Model
 from perennial_spec.experiment import OF_STRATEGY, Experiment
+from perennial_spec.shadow import Shadow
 from perennial_spec.units import Duration, Share
 
 
@@ -18,7 +19,7 @@ def _rising_to_all(steps: tuple[float, ...]) -> tuple[float, ...]:
     return steps
 
 
-Strategy = Literal["replace", "canary", "ab"]
+Strategy = Literal["replace", "canary", "blue_green", "shadow", "ab"]
 
 
 class AbortOn(Model):
@@ -41,8 +42,9 @@ class Deployment(Model):
     """How a challenger that passed its gates takes over."""
 
     strategy: Strategy = "canary"
-    """`canary`: step by step, each step judged; `replace`: all at once; `ab`: a fixed share of the entities each, until the difference in
-    what came of the answers is beyond chance."""
+    """`canary`: step by step, each step judged; `replace`: all at once; `blue_green`: all at once when every server has loaded it, judged
+    for `bake` while the champion stays loaded; `shadow`: for `bake` beside the champion, to nobody, until both are compared; `ab`: a
+    fixed share of the entities each, until the difference in what came of the answers is beyond chance."""
     steps: Annotated[tuple[Share, ...], AfterValidator(_rising_to_all)] = Field(
         default=(0.1, 0.5, 1.0), min_length=1, max_length=20
     )
@@ -67,6 +69,8 @@ class Deployment(Model):
     """A run waits this long for an answer, and other runs of the pipeline wait behind it."""
     on_approval_timeout: Literal["reject", "approve"] = "reject"
 
+    shadow: Shadow = Shadow()
+    """Of `strategy: shadow`."""
     experiment: Experiment = Experiment()
     """Of `strategy: ab`."""
     watch: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(hours=72)
@@ -82,7 +86,9 @@ class Deployment(Model):
             )
         if known is not None and (idle := sorted(self.experiment.model_fields_set - known)):
             raise ValueError(f"experiment.{idle[0]} does nothing with strategy {self.strategy}: leave it out")
-        if known is not None and "steps" in self.model_fields_set:
+        if "shadow" in self.model_fields_set and self.strategy != "shadow":
+            raise ValueError(f"shadow does nothing with strategy {self.strategy}: expected strategy shadow")
+        if (known is not None or self.strategy in {"blue_green", "shadow"}) and "steps" in self.model_fields_set:
             raise ValueError(f"steps does nothing with strategy {self.strategy}: leave it out")
         return self
 
@@ -96,4 +102,4 @@ class Deployment(Model):
         """The shares of traffic that the challenger takes in turn; the last is always 1."""
         if self.strategy in OF_STRATEGY:
             return (self.experiment.share, 1.0)
-        return (1.0,) if self.strategy == "replace" else self.steps
+        return self.steps if self.strategy == "canary" else (1.0,)

@@ -33,6 +33,7 @@ Resourced = Literal[
     "signoff",
     "deploy",
     "analyse",
+    "compare",
     "experiment",
     "promote",
     "rollback",
@@ -136,7 +137,9 @@ class PipelineSpec(Model):
 
     def step_timeout(self, step: str) -> timedelta:
         """How long one attempt of `step` may take; of one that looks again, one look and the short waits after it (`step.py`)."""
-        return self.step_resources(step).timeout + (SHORT_WAITS if step in {"analyse", "experiment"} else timedelta(0))
+        return self.step_resources(step).timeout + (
+            SHORT_WAITS if step in {"analyse", "compare", "experiment"} else timedelta(0)
+        )
 
     @property
     def experiment_attribution(self) -> timedelta:
@@ -152,7 +155,7 @@ class PipelineSpec(Model):
         """How long a training run may be active before somebody is told; the time that a person takes to approve is not in it."""
         if self.monitoring.runs.longest is not None:
             return self.monitoring.runs.longest
-        judged = len(self.deployment.rollout) - 1
+        judged = 1 if self.deployment.strategy in {"blue_green", "shadow"} else len(self.deployment.rollout) - 1
         if self.deployment.strategy in OF_STRATEGY:
             judge, watched = "experiment", self.deployment.experiment.max_duration
         else:

@@ -8,7 +8,7 @@ A bandit's route gives each row to the version that looks best in a draw from wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from typing import Any, Literal, Self
 
@@ -136,8 +136,12 @@ class Route(Model):
         """The version that owns `point` in [0, 1)."""
         return next(version for version, bound in self.intervals() if point < bound)
 
-    def moved_to(self, weights: Mapping[str, float], by: str, arms: Arms | None = None) -> Route:
+    def moved_to(
+        self, weights: Mapping[str, float], by: str, arms: Arms | None = None, leaving: Collection[str] = ()
+    ) -> Route:
         """The next revision with other weights; the same route when nothing would change.
+
+        A version with a weight is no shadow any longer.
 
         Of the keys, exactly the share moves that must: half the sum of the differences between the weights.
 
@@ -145,14 +149,23 @@ class Route(Model):
             weights: the new ones, all of them; a version that is left out leaves the route.
             by: who changes it.
             arms: what a bandit knows; None: the weights alone decide, and a bandit ends.
+            leaving: versions that are to be no shadows, either.
         """
+        shadow = tuple(version for version in self.shadow if version not in weights and version not in leaving)
         assignment = "sticky" if arms is None else "bandit"
         same = list(weights.items()) == list(self.weights.items()) and assignment == self.assignment
-        if same and (arms or {}) == self.arms:
+        if same and (arms or {}) == self.arms and shadow == self.shadow:
             return self
         pieces = moved(tuple(self.intervals()), weights) if weights else ()
         pieces = () if pieces == in_order(weights) else pieces
-        return self._next(by, weights=dict(weights), pieces=pieces, assignment=assignment, arms=arms or {})
+        changes = {"weights": dict(weights), "pieces": pieces, "assignment": assignment, "arms": arms or {}}
+        return self._next(by, **changes, shadow=shadow)
+
+    def shadowed_by(self, version: str, by: str) -> Route:
+        """The next revision, in which a version sees the traffic and never answers; the same route when it does so already."""
+        if version in self.shadow:
+            return self
+        return self._next(by, shadow=(*self.shadow, version))
 
     def with_arms(self, arms: Arms, by: str) -> Route:
         """The next revision as a bandit that knows `arms`; the same route when nothing would change."""

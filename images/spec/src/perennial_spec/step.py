@@ -21,6 +21,8 @@ Outputs by step (values are JSON; the next steps find them in `StepRequest.input
     analyse   model_version, share, standing (the verdict if this were the last look; error while it is held), watched_seconds,
               held_seconds, requests, error_rate, latency_p99, prediction_psi, prediction_shift (from the champion's), quality;
               reason (when it is not a pass)
+    compare   model_version, standing, watched_seconds, held_seconds, rows, agreement, prediction_psi (to the champion's), difference
+              (mean); disagreements (URL, when it is over), reason (when it is not a pass)
     experiment model_version, champion_version, strategy, standing, watched_seconds, held_seconds (as of analyse), challenger and champion
               {n, dealt, mean}, mixed, effect, effect_low, effect_high; plot_uri (when it is over), reason (when it is not a pass)
     promote   model_version, previous_version, revision
@@ -55,6 +57,7 @@ StepName = Literal[
     "signoff",
     "deploy",
     "analyse",
+    "compare",
     "experiment",
     "promote",
     "rollback",

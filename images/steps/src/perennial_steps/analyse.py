@@ -104,7 +104,7 @@ def _look(context: StepContext, share: float, watch: Watch) -> Outcome:
         if watch.revision not in {None, route.revision}:
             watch = Watch()
         with Prometheus(context.platform.need("prometheus_url")) as prometheus:
-            sight = _see(context, prometheus, state, replace(watch, revision=route.revision))
+            sight = _see(context, prometheus, state, replace(watch, revision=route.revision), share)
         if moved := _moved(registry.route(context.pipeline.name), version, share):
             return no(moved, version, share=share, reason=moved)
     return _judged(context, sight, state, share)
@@ -126,8 +126,8 @@ def _moved(route: Route, version: str, share: float) -> str | None:
     )
 
 
-def _see(context: StepContext, prometheus: Prometheus, state: Contest, watch: Watch) -> Sight:
-    """The figures of both versions since the watch began."""
+def _see(context: StepContext, prometheus: Prometheus, state: Contest, watch: Watch, share: float) -> Sight:
+    """The figures of both versions since the watch began; of a champion without traffic, of as long a time before that."""
     name, version = context.pipeline.name, state.challenger.version
     champion = state.champion.version if state.champion else ""
     wanted = context.pipeline.spec.monitoring.quality
@@ -136,10 +136,10 @@ def _see(context: StepContext, prometheus: Prometheus, state: Contest, watch: Wa
         raise _unknown(prometheus, name, version)
     watch = _begun(prometheus, name, version, watch, now)
     since = watch.since if watch.since is not None else now
-    ours, theirs = (
-        figures.of_version(prometheus, name, each, since, now, metric=wanted.metric if wanted else None)
-        for each in (version, champion)
-    )
+    metric = wanted.metric if wanted else None
+    ours = figures.of_version(prometheus, name, version, since, now, metric=metric)
+    begin, end = (2 * since - now, since) if share == 1 else (since, now)
+    theirs = figures.of_version(prometheus, name, champion, begin, end, metric=metric)
     return Sight(watch, now - since, ours, theirs)
 
 

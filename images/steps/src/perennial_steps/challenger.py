@@ -93,8 +93,8 @@ def _need_no_third(registry: Registry, route: Route, challenger: ModelVersion, c
     )
 
 
-def share_of(context: StepContext) -> float:
-    """The parameter `share`: a number in (0, 1], or `10%`.
+def share_of(context: StepContext, *, least: bool = False) -> float:
+    """The parameter `share`: a number in (0, 1], or `10%`; with `least` also 0.
 
     Raises:
         ContractError: not given, or not a share.
@@ -104,8 +104,8 @@ def share_of(context: StepContext) -> float:
         # A plain number comes as text when the step is run by hand.
         share = parse_share(given) if not isinstance(given, str) or given.endswith("%") else float(given)
     except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
+        share = -1.0
+    if not (0 < share <= 1 or (least and share == 0)):
         raise ContractError(
             f"the share of the traffic is {given!r}",
             where=f"StepRequest.params of {context.request.step}",

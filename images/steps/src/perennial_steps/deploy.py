@@ -24,7 +24,9 @@ TIMEOUT = "2m"
 
 
 def run(context: StepContext) -> Outcome:
-    """Deploy the challenger with the parameter `share`; with `wait: false` without waiting for the servers.
+    """Deploy the challenger with the parameter `share`, or with `shadow: true` as a shadow; with `wait: false` not waiting for the servers.
+
+    A share of 0 loads and warms it on every server, and moves no traffic.
 
     Pending when it was judged against another champion than today's: it is evaluated first.
 
@@ -33,7 +35,7 @@ def run(context: StepContext) -> Outcome:
         MonitoringError: the servers have not followed, or Prometheus is away.
         PlatformError: it must wait, and was not told where Prometheus is.
     """
-    share = share_of(context)
+    share = 0.0 if flag(context, "shadow", False) else share_of(context, least=True)
     prometheus = _prometheus(context)
     timeout = _timeout(context)
     with Registry(context.platform.need("mlflow_url")) as registry:
@@ -42,19 +44,26 @@ def run(context: StepContext) -> Outcome:
         if refusal := state.refusal:
             return no(refusal, version)
         if state.is_outdated:
-            return again(state, "evaluate", share)
+            return again(state, "evaluate", share or None)
         route = _write(context, registry, state, share)
         if prometheus:
             with prometheus:
                 there = wait_until_followed(prometheus, context.pipeline.name, version, route.revision, timeout)
             if there.refused:
                 return _undone(context, registry, before, version, there.refused)
-    taken = route.weights[version]
-    return Outcome(
-        f"version {version} takes {format_share(taken)} of the traffic (revision {route.revision})",
-        {"model_version": version, "share": taken, "revision": route.revision},
-        {"share": taken},
-    )
+    return _outcome(version, route)
+
+
+def _outcome(version: str, route: Route) -> Outcome:
+    taken = route.weights.get(version, 0.0)
+    if version in route.shadow:
+        said = f"version {version} shadows the traffic, and answers nobody"
+    elif taken:
+        said = f"version {version} takes {format_share(taken)} of the traffic"
+    else:
+        said = f"version {version} is loaded, and takes no traffic yet"
+    outputs = {"model_version": version, "share": taken, "revision": route.revision}
+    return Outcome(f"{said} (revision {route.revision})", outputs, {"share": taken})
 
 
 def _prometheus(context: StepContext) -> Prometheus | None:
@@ -84,10 +93,11 @@ def _timeout(context: StepContext) -> float:
 
 def _write(context: StepContext, registry: Registry, state: Contest, share: float) -> Route:
     name = context.pipeline.name
-    wanted = weights(state, share)
     if not state.is_won and names.ALIAS_CHALLENGER not in state.challenger.aliases:
         registry.set_alias(name, names.ALIAS_CHALLENGER, state.challenger.version)
-    return registry.move(name, state.route, wanted, context.request.run_key)
+    if flag(context, "shadow", False) and state.champion is not None and not state.is_won:
+        return registry.shadow(name, state.route, state.challenger.version, context.request.run_key)
+    return registry.move(name, state.route, weights(state, share), context.request.run_key)
 
 
 def _undone(context: StepContext, registry: Registry, before: Route, version: str, refused: frozenset[str]) -> Outcome:
@@ -95,6 +105,6 @@ def _undone(context: StepContext, registry: Registry, before: Route, version: st
     name = context.pipeline.name
     champion = registry.champion(name)
     target = {champion.version: 1.0} if champion else {} if version in before.weights else before.weights
-    registry.move(name, registry.route(name), target, context.request.run_key)
+    registry.move(name, registry.route(name), target, context.request.run_key, [version])
     where = ", ".join(sorted(refused))
     return no(f"the model servers refuse version {version} ({where}): see their log; the route is as before", version)

@@ -28,7 +28,8 @@ def run(context: StepContext) -> Outcome:
         champion = registry.champion(name)
         challenger = _challenger(context, registry)
         current = registry.route(name)
-        route = registry.move(name, current, _target(current, champion, challenger), context.request.run_key)
+        target, leaving = _target(current, champion, challenger), [challenger.version] if challenger else []
+        route = registry.move(name, current, target, context.request.run_key, leaving)
         done = _dismiss(context, registry, champion, challenger)
     serving = f"version {champion.version} serves" if champion else "there is no champion"
     return Outcome(
@@ -46,7 +47,7 @@ def _said(challenger: ModelVersion | None, before: Route, done: bool) -> str:
         return f"version {challenger.version} is rolled back"
     if (
         challenger
-        and before.weights.get(challenger.version, 0.0) > 0
+        and (before.weights.get(challenger.version, 0.0) > 0 or challenger.version in before.shadow)
         and challenger.tags.get(names.TAG_VERDICT) == verdicts.REJECTED
     ):
         return f"version {challenger.version}, which is rejected, has no traffic any more"
