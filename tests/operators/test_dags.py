@@ -74,16 +74,20 @@ def test_a_replacement_is_only_promoted(write_pipeline: Any) -> None:
     assert found["promote"] == {"promoted", "begun", "stopped"}
 
 
-def test_an_experiment_is_deployed_once_compared_and_then_promoted(write_pipeline: Any) -> None:
-    dag = training_dag(write_pipeline, deployment={"strategy": "ab", "experiment": {"share": "20%"}})
+@pytest.mark.parametrize(("strategy", "experiment"), [("ab", {"share": "20%"}), ("bandit", {"explore": "5%"})])
+def test_an_experiment_is_deployed_once_compared_and_then_promoted(
+    write_pipeline: Any, strategy: str, experiment: dict[str, str]
+) -> None:
+    dag = training_dag(write_pipeline, deployment={"strategy": strategy, "experiment": experiment})
+    share = 0.2 if strategy == "ab" else 0.5
     found = edges(dag)
     assert found["evaluate"] == {"deploy"}
     assert found["deploy"] == {"experiment", "begun", "stopped"}
     assert found["experiment"] == {"promote", "stopped"}
     assert found["promote"] == {"promoted", "stopped"}
-    assert cast("LocalStepOperator", the_task(dag, "deploy")).call.params == {"share": 0.2}
+    assert cast("LocalStepOperator", the_task(dag, "deploy")).call.params == {"share": share}
     assert the_task(dag, "experiment").execution_timeout == timedelta(hours=1, minutes=5)  # one look's
-    assert "20%, 100% of the traffic, when an experiment of at most 2w says so (ab)" in str(dag.doc_md)
+    assert f"{share:.0%}, 100% of the traffic, when an experiment of at most 2w says so ({strategy})" in str(dag.doc_md)
 
 
 def test_the_rollback_needs_a_rollout_that_began_and_failed(write_pipeline: Any) -> None:

@@ -119,7 +119,7 @@ def test_an_experiment_that_the_challenger_loses_is_rolled_back_and_the_run_fail
     assert (states["experiment"], states["promote"], states["rollback"]) == ("failed", "upstream_failed", "success")
     assert [(one["step"], one["params"]) for one in story(tmp_path)][-3:] == [
         ("deploy", {"share": 0.5}),
-        ("experiment", {}),
+        ("experiment", {"share": 0.5}),
         ("rollback", {}),
     ]
 

@@ -43,6 +43,18 @@ def test_labels_are_waited_for_as_long_as_they_take(write_pipeline, good_text) -
             "unrewarded does nothing with measure label",
         ),
         (
+            "deployment: {strategy: ab, experiment: {explore: 5%}}",
+            "experiment.explore does nothing with strategy ab: leave it out",
+        ),
+        (
+            "deployment: {strategy: bandit, experiment: {measure: label}}",
+            "experiment.measure does nothing with strategy bandit: leave it out",
+        ),
+        (
+            "deployment: {strategy: bandit, experiment: {unrewarded: zero}}\nmonitoring: {log: {share: 0%}}",
+            "reads the prediction log, and monitoring.log.share is 0%",
+        ),
+        (
             "deployment: {strategy: ab}\nmonitoring: {log: {share: 0%}}",
             "reads the prediction log, and monitoring.log.share is 0%",
         ),
@@ -56,6 +68,11 @@ def test_what_cannot_work_is_refused(write_pipeline, good_text, more: str, messa
     with pytest.raises(SpecError) as refused:
         load_pipeline(write_pipeline(text=f"{good_text}{more}\n"))
     assert message in str(refused.value)
+
+
+def test_a_bandit_needs_no_log_of_predictions(write_pipeline, good_text) -> None:
+    text = good_text + "deployment: {strategy: bandit}\nmonitoring: {log: {share: 0%}}\n"
+    assert load_pipeline(write_pipeline(text=text)).spec.deployment.rollout == (0.5, 1.0)
 
 
 def test_a_ranker_is_not_judged_on_labels(write_pipeline, good_text) -> None:

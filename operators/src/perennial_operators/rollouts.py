@@ -63,11 +63,11 @@ def _shadow(pipeline: Pipeline) -> Iterator[BaseOperator]:
     yield step(pipeline, "promote")
 
 
-def _ab(pipeline: Pipeline) -> Iterator[BaseOperator]:
-    """A fixed share, until what came of the answers says which version is better."""
-    share = pipeline.spec.deployment.experiment.share
-    yield step(pipeline, "deploy", params={"share": share})
-    yield step(pipeline, "experiment")
+def _experiment(pipeline: Pipeline) -> Iterator[BaseOperator]:
+    """Side by side, until what came of the answers says which version is better; a bandit's shares move by themselves."""
+    share = {"share": pipeline.spec.deployment.experiment.share}
+    yield step(pipeline, "deploy", params=share)
+    yield step(pipeline, "experiment", params=share)
     yield step(pipeline, "promote")
 
 
@@ -76,6 +76,7 @@ _STRATEGIES: dict[Strategy, Callable[[Pipeline], Iterator[BaseOperator]]] = {
     "canary": _canary,
     "blue_green": _blue_green,
     "shadow": _shadow,
-    "ab": _ab,
+    "ab": _experiment,
+    "bandit": _experiment,
 }
 """What each strategy does, as tasks in a row; any that fails takes everything back."""

@@ -14,8 +14,9 @@ import pytest
 from server_logs import Log
 
 from perennial_spec import names
+from perennial_spec.route import MeanArm, RateArm
 from perennial_spec.step import Verdict
-from perennial_steps import deploy, experiment, rollback
+from perennial_steps import deploy, experiment, promote, rollback
 
 HOUR = timedelta(hours=1)
 AB = "strategy: ab, bake: {bake}, experiment: {{min_duration: 2h, max_duration: 12h, planned: 2000"
@@ -35,7 +36,7 @@ class Ab:
     def begin(self, ago: timedelta) -> datetime:
         """As if the first look had been so long ago."""
         since = datetime.now(UTC) - ago
-        record = {"strategy": "ab", "run_key": "run-1", "since": since.isoformat()}
+        record = {"strategy": "ab", "run_key": "run-1", "champion": "1", "since": since.isoformat()}
         self.registry.tag(self.rollout.name, "2", names.TAG_EXPERIMENT, json.dumps(record))
         return since
 
@@ -84,7 +85,7 @@ def test_the_first_look_begins_the_experiment_and_the_next_ones_go_on_with_it(ab
     since = ab.record()["since"]
     assert abs(datetime.fromisoformat(since) - datetime.now(UTC)) < timedelta(seconds=30)
     ab.look()
-    assert ab.record() == {"strategy": "ab", "run_key": "run-1", "since": since}
+    assert ab.record() == {"strategy": "ab", "run_key": "run-1", "champion": "1", "since": since}
 
 
 def test_a_better_challenger_wins_and_the_evidence_stays_with_it(ab: Ab) -> None:
@@ -198,7 +199,34 @@ def test_a_route_that_a_person_moved_ends_it(ab: Ab) -> None:
     registry.write_route(ab.rollout.name, registry.route(ab.rollout.name).moved_to({"1": 1.0}, "ada"))
     outcome = ab.look()
     assert outcome.verdict is Verdict.FAIL
-    assert outcome.failure == ("the experiment needs the traffic 1: 50%, 2: 50%, but ada made it 1: 100% (revision 3)")
+    assert outcome.failure == (
+        "the experiment needs the traffic 1: 50%, 2: 50% (ab), but ada made it 1: 100% (sticky, revision 3)"
+    )
+
+
+def test_another_champion_is_an_experiment_of_its_own(ab: Ab) -> None:
+    name, registry = ab.rollout.name, ab.registry
+    since = ab.begin(3 * HOUR)
+    ab.rollout.trained.champion()  # version 3, with all of the traffic
+    outcome = ab.look()
+    assert (outcome.verdict, outcome.first) == (Verdict.PENDING, "deploy")
+    assert outcome.summary == (
+        "version 3 is champion now: version 2 is judged against it, and the experiment begins anew"
+    )
+    registry.tag(name, "2", names.TAG_JUDGED_AGAINST, "3")  # as evaluate does
+    assert ab.look() == outcome  # its share is still to be dealt out
+    deploy.run(ab.rollout.context("deploy", "2", "1", share=0.5, wait=False))
+    assert "no answer has been logged since it began" in ab.look().summary
+    assert ab.record()["champion"] == "3"
+    assert datetime.fromisoformat(ab.record()["since"]) > since + 2 * HOUR
+
+
+def test_a_challenger_that_somebody_has_rejected_is_out(ab: Ab) -> None:
+    ab.begin(3 * HOUR)
+    ab.registry.tag(ab.rollout.name, "2", names.TAG_VERDICT, "rejected")
+    outcome = ab.look()
+    assert outcome.verdict is Verdict.FAIL
+    assert "version 2 is rejected" in (outcome.failure or "")
 
 
 def test_a_challenger_that_fails_requests_is_out_at_once_whatever_its_rewards(ab: Ab) -> None:
@@ -282,3 +310,104 @@ def test_killed_at_any_write_it_ends_the_same(ab: Ab, killed_after: Any) -> None
         assert "outcome" not in ab.record()
     with killed_after(2, dies=False):
         assert ab.look().verdict is Verdict.PASS
+
+
+# -- bandit --
+
+BANDIT = "{strategy: bandit, bake: 500ms, experiment: {min_duration: 2h, max_duration: 12h, attribution: 10m"
+
+
+@pytest.fixture
+def bandit(ab: Ab) -> Ab:
+    """The same two versions, which a bandit has dealt with for three hours."""
+    ab.rollout.deployment(BANDIT + "}}")
+    ab.look()
+    record = ab.record()
+    since = datetime.fromisoformat(record["since"]) - 3 * HOUR
+    ab.registry.tag(ab.rollout.name, "2", names.TAG_EXPERIMENT, json.dumps(record | {"since": since.isoformat()}))
+    return ab
+
+
+def rewards(bandit: Ab, ours: tuple[int, int], theirs: tuple[int, int], *, good: float = 1.0) -> None:
+    """So many rewards of `good`, of so many, for each version; the others are 0."""
+    made = datetime.now(UTC) - 2 * HOUR
+    for version, (won, of) in (("2", ours), ("1", theirs)):
+        for number in range(of):
+            id_ = bandit.log.answer(None, version, made)
+            bandit.log.reward(id_, good * (number < won), made, version)
+    bandit.log.write()
+
+
+def test_a_bandit_begins_with_nothing_known_and_learns_at_each_look(bandit: Ab) -> None:
+    registry, name = bandit.registry, bandit.rollout.name
+    begun = registry.route(name)
+    assert (begun.assignment, begun.arms, begun.revision) == ("bandit", {}, 3)
+    rewards(bandit, (30, 60), (20, 60))
+    outcome = bandit.look()
+    assert outcome.verdict is Verdict.PENDING
+    assert "60 and 60 rewards; 100 of each version are needed" in outcome.summary
+    route = registry.route(name)
+    assert (route.weights, route.revision) == ({"1": 0.5, "2": 0.5}, 4)
+    assert route.arms["2"] == RateArm(successes=30, failures=30)
+    assert outcome.outputs["share"] == outcome.outputs["probability_best"] == pytest.approx(0.967, abs=0.002)
+    bandit.look()
+    assert registry.route(name).revision == 4  # nothing new was learned
+
+
+def test_a_bandit_whose_challenger_is_better_ends_and_is_promoted(bandit: Ab) -> None:
+    rewards(bandit, (300, 500), (40, 100))
+    outcome = bandit.look()
+    assert outcome.verdict is Verdict.PASS
+    assert "reward 0.6 against 0.4, better with a chance of 100.0%; 500 and 100 rewards" in outcome.summary
+    assert outcome.outputs["plot_uri"].endswith("experiment.png")
+    promote.run(bandit.rollout.context("promote", "2", "1"))
+    route = bandit.registry.route(bandit.rollout.name)
+    assert (route.assignment, route.arms, route.weights) == ("sticky", {}, {"2": 1.0})
+
+
+def test_a_bandit_whose_challenger_is_worse_is_rolled_back(bandit: Ab) -> None:
+    rewards(bandit, (30, 100), (300, 500), good=250.0)
+    outcome = bandit.look()
+    assert outcome.verdict is Verdict.FAIL
+    assert "better with a chance of 0.0%" in outcome.summary
+    rollback.run(bandit.rollout.context("rollback", "2", "1", reason=outcome.outputs["reason"]))
+    route = bandit.registry.route(bandit.rollout.name)
+    assert (route.assignment, route.arms, route.weights) == ("sticky", {}, {"1": 1.0})
+
+
+def test_a_bandit_that_explores_keeps_trying_what_looks_bad(bandit: Ab) -> None:
+    bandit.rollout.deployment(BANDIT + ", explore: 10%, min_count: 1000}}")
+    rewards(bandit, (10, 200), (150, 200), good=7.5)
+    outcome = bandit.look()
+    assert outcome.outputs["probability_best"] < 0.001
+    assert outcome.outputs["share"] == pytest.approx(0.1)
+    arm = bandit.registry.route(bandit.rollout.name).arms["2"]
+    assert isinstance(arm, MeanArm)
+    assert arm.count == 200
+    assert arm.mean == pytest.approx(0.375)
+
+
+def test_a_bandit_that_nobody_rewards_is_inconclusive_and_says_why(bandit: Ab) -> None:
+    bandit.rollout.deployment(BANDIT.replace("12h", "2h") + "}}")
+    outcome = bandit.look()
+    assert outcome.verdict is Verdict.INCONCLUSIVE
+    assert "no reward has come in time: clients send them to /feedback" in outcome.summary
+
+
+def test_a_bandit_whose_route_a_person_has_moved_is_over(bandit: Ab) -> None:
+    registry, name = bandit.registry, bandit.rollout.name
+    registry.move(name, registry.route(name), {"1": 0.5, "2": 0.5}, "ada")
+    outcome = bandit.look()
+    assert outcome.verdict is Verdict.FAIL
+    assert "needs the traffic 1: 50%, 2: 50% (bandit), but ada made it 1: 50%, 2: 50% (sticky" in (
+        outcome.failure or ""
+    )
+
+
+def test_a_bandit_that_is_killed_as_it_begins_begins_again(ab: Ab, killed_after: Any) -> None:
+    ab.rollout.deployment(BANDIT + "}}")
+    for writes in (0, 1):  # before the route, before the record
+        with killed_after(writes):
+            ab.look()
+    assert ab.look().verdict is Verdict.PENDING
+    assert (ab.record()["strategy"], ab.registry.route(ab.rollout.name).revision) == ("bandit", 3)

@@ -12,7 +12,7 @@ def command(
     step: Annotated[
         str,
         typer.Argument(
-            help="ingest, validate, train, evaluate, signoff, deploy, analyse, compare, promote, rollback or retire."
+            help="ingest, validate, train, evaluate, signoff, deploy, analyse, compare, experiment, promote, rollback or retire."
         ),
     ],
     name: Annotated[str, typer.Argument(help="Name of the pipeline.")],

@@ -19,7 +19,7 @@ def _rising_to_all(steps: tuple[float, ...]) -> tuple[float, ...]:
     return steps
 
 
-Strategy = Literal["replace", "canary", "blue_green", "shadow", "ab"]
+Strategy = Literal["replace", "canary", "blue_green", "shadow", "ab", "bandit"]
 
 
 class AbortOn(Model):
@@ -44,7 +44,8 @@ class Deployment(Model):
     strategy: Strategy = "canary"
     """`canary`: step by step, each step judged; `replace`: all at once; `blue_green`: all at once when every server has loaded it, judged
     for `bake` while the champion stays loaded; `shadow`: for `bake` beside the champion, to nobody, until both are compared; `ab`: a
-    fixed share of the entities each, until the difference in what came of the answers is beyond chance."""
+    fixed share of the entities each, until the difference in what came of the answers is beyond chance; `bandit`: the better a
+    version's rewards, the more traffic it gets, until one is best."""
     steps: Annotated[tuple[Share, ...], AfterValidator(_rising_to_all)] = Field(
         default=(0.1, 0.5, 1.0), min_length=1, max_length=20
     )
@@ -72,7 +73,7 @@ class Deployment(Model):
     shadow: Shadow = Shadow()
     """Of `strategy: shadow`."""
     experiment: Experiment = Experiment()
-    """Of `strategy: ab`."""
+    """Of `strategy: ab` and `bandit`."""
     watch: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(hours=72)
     """For so long after a promotion, a new champion that turns out to be worse is rolled back to the version before it, without a
     person and without a retraining; `0s`: never."""
@@ -99,7 +100,7 @@ class Deployment(Model):
 
     @property
     def rollout(self) -> tuple[float, ...]:
-        """The shares of traffic that the challenger takes in turn; the last is always 1."""
+        """The shares of traffic that the challenger takes in turn; the last is always 1. A bandit's first is where it begins."""
         if self.strategy in OF_STRATEGY:
             return (self.experiment.share, 1.0)
         return self.steps if self.strategy == "canary" else (1.0,)

@@ -120,7 +120,8 @@ class PipelineSpec(Model):
                 "deployment.experiment.measure cannot be label for a xgboost.ranker: labels come back row by row, and not as lists; "
                 "expected reward"
             )
-        if self.monitoring.log.share == 0:
+        reads_log = self.deployment.strategy == "ab" or experiment.unrewarded == "zero"
+        if reads_log and self.monitoring.log.share == 0:
             raise ValueError(
                 "the experiment of deployment reads the prediction log, and monitoring.log.share is 0%: expected more, best 100%"
             )

@@ -24,7 +24,8 @@ Outputs by step (values are JSON; the next steps find them in `StepRequest.input
     compare   model_version, standing, watched_seconds, held_seconds, rows, agreement, prediction_psi (to the champion's), difference
               (mean); disagreements (URL, when it is over), reason (when it is not a pass)
     experiment model_version, champion_version, strategy, standing, watched_seconds, held_seconds (as of analyse), challenger and champion
-              {n, dealt, mean}, mixed, effect, effect_low, effect_high; plot_uri (when it is over), reason (when it is not a pass)
+              {n, mean}; ab: {dealt} of each, mixed, effect, effect_low, effect_high; bandit: probability_best and share of the
+              challenger; plot_uri (when it is over), reason (when it is not a pass)
     promote   model_version, previous_version, revision
     rollback  model_version, champion_version, revision
     retire    archived [version, ...], kept (a number), deleted_files, pinned [version of the data, ...]

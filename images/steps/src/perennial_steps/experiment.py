@@ -18,13 +18,13 @@ from typing import Any
 
 from perennial_registry.registry import Registry
 from perennial_spec.errors import ContractError, MonitoringError, PerennialError, PlatformError, RegistryError
-from perennial_spec.route import Route, split
+from perennial_spec.route import Arms, Route, split
 from perennial_spec.step import Verdict
 from perennial_spec.units import format_duration
 from perennial_steps import pace
 from perennial_steps.challenger import Contest, contest, no, weights
 from perennial_steps.context import Outcome, StepContext
-from perennial_steps.experiments import dealt, guards, record
+from perennial_steps.experiments import dealt, drawn, guards, record
 from perennial_steps.experiments.hold import Hold
 from perennial_steps.experiments.look import Asked, Look
 from perennial_steps.experiments.record import Record
@@ -46,9 +46,20 @@ class _Experiment:
     registry: Registry
     state: Contest
     record: Record
+    route: Route
+    """As it was before the look."""
+
+    @property
+    def champion(self) -> str:
+        return self.record.champion
+
+    @property
+    def since(self) -> datetime:
+        return self.record.began
 
 
-_STRATEGIES: dict[str, Callable[[Asked], Look]] = {"ab": dealt.look}
+_ASSIGNMENTS = {"ab": "sticky", "bandit": "bandit"}
+_STRATEGIES: dict[str, Callable[[Asked], Look]] = {"ab": dealt.look, "bandit": drawn.look}
 
 
 def run(context: StepContext) -> Outcome:
@@ -93,55 +104,103 @@ def _look(context: StepContext, hold: Hold, start: float) -> Outcome:
         Prometheus(context.platform.need("prometheus_url")) as prometheus,
     ):
         state = contest(context, registry)
-        version = state.challenger.version
-        if state.champion is None or state.is_won:
-            why = "it is champion already" if state.is_won else "there is no champion to compare it with"
-            return Outcome(f"no experiment with version {version}: {why}", {"model_version": version})
+        begun = record.read(state.challenger, context.request.run_key)
+        if told := _without_looking(context, state, begun):
+            return told
         now = datetime.fromtimestamp(prometheus.now(), UTC)
-        begun = record.read(state.challenger, context.request.run_key) or _begin(context, registry, state, now)
-        if begun.outcome:
-            return _told(begun.outcome)
-        if moved := _moved(context, registry.route(context.pipeline.name), state):
-            return no(moved, version, reason=moved)
-        this = _Experiment(context, registry, state, begun)
-        deployment = context.pipeline.spec.deployment
-        if harm := guards.broken(prometheus, state, deployment, begun.began.timestamp(), now.timestamp()):
-            said = _sentence(version, "does harm", (harm,))
-            return _over(
-                this, Outcome(said, {"model_version": version, "standing": Verdict.FAIL}, verdict=Verdict.FAIL)
-            )
-        asked = Asked(context.pipeline, context.platform, version, state.champion.version, begun.began, now)
-        look = _STRATEGIES[deployment.strategy](asked)
-        seen = _outcome(this, look, now - begun.began, hold)
+        this = _begun(context, registry, state, begun, now)
+        if harm := guards.broken(
+            prometheus, state, context.pipeline.spec.deployment, this.since.timestamp(), now.timestamp()
+        ):
+            return _harmful(this, harm)
+        look = _STRATEGIES[this.record.strategy](
+            Asked(context.pipeline, context.platform, state.challenger.version, this.champion, this.since, now)
+        )
+        seen = _outcome(this, look, now - this.since, hold)
         if seen.verdict is not Verdict.PENDING:
             return _over(this, seen, look)
-        pause = _pause(now - begun.began, deployment.experiment.max_duration, time.monotonic() - start)
+        if this.record.strategy == "bandit":
+            _learn(context, registry, this.route, look.arms)
+        longest = context.pipeline.spec.deployment.experiment.max_duration
+        pause = _pause(now - this.since, longest, time.monotonic() - start)
         return replace(seen, again_after=pause, state=asdict(hold))
 
 
-def _begin(context: StepContext, registry: Registry, state: Contest, now: datetime) -> Record:
-    begun = Record(context.pipeline.spec.deployment.strategy, context.request.run_key, now.isoformat())
-    record.write(registry, state.challenger, begun)
-    return begun
+def _without_looking(context: StepContext, state: Contest, begun: Record | None) -> Outcome | None:
+    """What is known without any figures, or None."""
+    version, champion = state.challenger.version, state.champion.version if state.champion else None
+    if champion is None or state.is_won:
+        why = "it is champion already" if state.is_won else "there is no champion to compare it with"
+        return Outcome(f"no experiment with version {version}: {why}", {"model_version": version})
+    if begun and begun.outcome:
+        return _told(begun.outcome)
+    another = begun is not None and begun.champion != champion
+    moved = _moved(context, state, first=begun is None or another)
+    if state.is_outdated or (another and moved):
+        return _deal_again(version, champion)
+    refusal = state.refusal or moved
+    return no(refusal, version, reason=refusal) if refusal else None
 
 
-def _moved(context: StepContext, route: Route, state: Contest) -> str | None:
-    """Why the traffic is not dealt out as the experiment needs it, or None."""
-    deployment = context.pipeline.spec.deployment
-    wanted = Route(weights=weights(state, deployment.experiment.share))
-    same = all(math.isclose(route.weights.get(v, 0.0), share, abs_tol=1e-9) for v, share in wanted.weights.items())
-    if same and route.assignment == "sticky":
+def _deal_again(version: str, champion: str) -> Outcome:
+    """Another version is champion now. `deploy` has the challenger judged against it, and gives it its share of the traffic again."""
+    summary = (
+        f"version {champion} is champion now: version {version} is judged against it, and the experiment begins anew"
+    )
+    return Outcome(summary, {"model_version": version}, verdict=Verdict.PENDING, again_after=0.0, first="deploy")
+
+
+def _begun(
+    context: StepContext, registry: Registry, state: Contest, begun: Record | None, now: datetime
+) -> _Experiment:
+    """The experiment with today's champion, which begins now if it has not before: first the route of a bandit, then the record."""
+    champion = state.champion.version if state.champion else ""
+    if begun is not None and begun.champion == champion:
+        return _Experiment(context, registry, state, begun, state.route)
+    route, strategy = state.route, context.pipeline.spec.deployment.strategy
+    if strategy == "bandit":
+        route = _learn(context, registry, route, {})
+    begins = Record(strategy, context.request.run_key, champion, now.isoformat())
+    record.write(registry, state.challenger, begins)
+    return _Experiment(context, registry, state, begins, route)
+
+
+def _learn(context: StepContext, registry: Registry, route: Route, arms: Arms) -> Route:
+    """From now on the servers draw from these arms: the next revision after `route`, which was read before the look.
+
+    Raises:
+        RegistryError: somebody else changed the route; the next look sees how.
+    """
+    after = route.with_arms(arms, context.request.run_key)
+    return route if after is route else registry.write_route(context.pipeline.name, after)
+
+
+def _moved(context: StepContext, state: Contest, *, first: bool) -> str | None:
+    """Why the traffic is not dealt out as the experiment needs it, or None. Before the first look a bandit's is as `deploy` left it."""
+    deployment, route = context.pipeline.spec.deployment, state.route
+    drawn_by = (
+        {"bandit", "sticky"} if deployment.strategy == "bandit" and first else {_ASSIGNMENTS[deployment.strategy]}
+    )
+    wanted = weights(state, deployment.experiment.share)
+    same = all(math.isclose(route.weights.get(v, 0.0), share, abs_tol=1e-9) for v, share in wanted.items())
+    if same and route.assignment in drawn_by:
         return None
     return (
-        f"the experiment needs the traffic {split(wanted)}, but {route.changed_by or 'somebody'} made it {split(route)} "
-        f"(revision {route.revision})"
+        f"the experiment needs the traffic {split(Route(weights=wanted))} ({deployment.strategy}), but {route.changed_by or 'somebody'} "
+        f"made it {split(route)} ({route.assignment}, revision {route.revision})"
     )
+
+
+def _harmful(this: _Experiment, harm: str) -> Outcome:
+    version = this.state.challenger.version
+    said = _sentence(version, "does harm", (harm,))
+    return _over(this, Outcome(said, {"model_version": version, "standing": Verdict.FAIL}, verdict=Verdict.FAIL))
 
 
 def _outcome(this: _Experiment, look: Look, age: timedelta, hold: Hold) -> Outcome:
     """What the look comes to; `pending` when it is not the last."""
     deployment, verdict = this.context.pipeline.spec.deployment, look.judgement.verdict
-    version, champion = this.state.challenger.version, this.state.champion.version if this.state.champion else None
+    version, champion = this.state.challenger.version, this.champion
     watched = {"watched_seconds": round(age.total_seconds(), 1), "held_seconds": round(hold.lost, 1)}
     about = {
         "model_version": version,
@@ -157,7 +216,7 @@ def _outcome(this: _Experiment, look: Look, age: timedelta, hold: Hold) -> Outco
     if verdict is Verdict.FAIL:
         said = _sentence(version, f"is not better than version {champion}", sentences)
         return Outcome(said, outputs, metrics, Verdict.FAIL)
-    after = f"after {format_duration(timedelta(seconds=round(age.total_seconds())))}"
+    after = f"after {_rounded(age)}"
     if age < deployment.experiment.max_duration:
         return Outcome(_sentence(version, f"is undecided {after}", sentences), outputs, metrics, Verdict.PENDING)
     if verdict is Verdict.INCONCLUSIVE and deployment.on_inconclusive == "continue":
@@ -204,6 +263,13 @@ def _pause(age: timedelta, longest: timedelta, took: float) -> float:
     end = longest.total_seconds()
     leisurely = LEISURE * took if took > 1 else 0.0
     return max(pace.until_next(age.total_seconds(), end, end), leisurely)
+
+
+def _rounded(age: timedelta) -> str:
+    """`3d`, `26h`, `5m`: in the unit that people would use."""
+    seconds = age.total_seconds()
+    unit = next(unit for unit in (86400, 3600, 60, 1) if seconds >= 3 * unit or unit == 1)
+    return format_duration(timedelta(seconds=seconds // unit * unit))
 
 
 def _sentence(version: str, what: str, why: tuple[str, ...]) -> str:

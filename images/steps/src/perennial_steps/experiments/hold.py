@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 
@@ -18,7 +18,7 @@ class Hold:
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Hold:
-        return cls(**state)
+        return cls(**{each.name: state[each.name] for each in fields(cls) if each.name in state})
 
     def begun(self, now: float) -> Hold:
         """There are no figures now."""

@@ -18,6 +18,8 @@ class Record:
 
     strategy: str
     run_key: str
+    champion: str
+    """The version that it is compared with."""
     since: str
     """ISO timestamp: answers from then on count."""
     outcome: Mapping[str, Any] | None = None

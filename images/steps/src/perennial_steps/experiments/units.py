@@ -146,8 +146,6 @@ def find(connection: duckdb.DuckDBPyConnection, question: Question) -> Found:
     Args:
         connection: from `logs.opened`.
     """
-    attribution = question.attribution // timedelta(microseconds=1)
-    first, last = (_micros(moment) for moment in (question.since, question.now - MARGIN))
     connection.execute(
         _ANSWERS,
         {
@@ -155,7 +153,7 @@ def find(connection: duckdb.DuckDBPyConnection, question: Question) -> Found:
             "until": question.now,
             "challenger": question.challenger,
             "champion": question.champion,
-            "attribution": attribution,
+            "attribution": question.attribution // timedelta(microseconds=1),
         },
     )
     if question.loss is not None:
@@ -164,11 +162,16 @@ def find(connection: duckdb.DuckDBPyConnection, question: Question) -> Found:
         reward = "coalesce(reward, 0)" if question.zero else "reward"
         connection.execute(_UNITS.format(valued=_REWARDED.format(reward=reward)), {"oldest": oldest_id(question.since)})
     counts = {arm: (dealt, mixed) for arm, dealt, mixed in connection.execute(_COUNTS).fetchall()}
-    history = connection.execute(
-        _HISTORY, {"first": first + attribution, "last": max(last, first + attribution + 1), "places": PLACES}
-    )
     ours, theirs = (counts.get(version, (0, 0)) for version in (question.challenger, question.champion))
-    return Found(tuple(_stages(history.fetchall(), question)), (ours[0], theirs[0]), ours[1] + theirs[1])
+    return Found(history(connection, question), (ours[0], theirs[0]), ours[1] + theirs[1])
+
+
+def history(connection: duckdb.DuckDBPyConnection, question: Question) -> tuple[Stage, ...]:
+    """What is known of both versions, stage by stage, from the table `units` (arm, due, mixed, value)."""
+    first = _micros(question.since + question.attribution)
+    last = max(_micros(question.now - MARGIN), first + 1)
+    found = connection.execute(_HISTORY, {"first": first, "last": last, "places": PLACES})
+    return tuple(_stages(found.fetchall(), question))
 
 
 def oldest_id(since: datetime) -> str:
