@@ -33,6 +33,8 @@ def in_airflow(world: Any, run_id: str) -> None:
         {**task("promote"), "start_date": None, "end_date": None},
     ]
     outputs = {"model_version": "2", "gain": 0.02, "gates": GATES}
+    world.airflow.tasks[run_id].append(task("analyse_10", "failed", 4))
+    world.airflow.results[run_id, "analyse_10"] = {"verdict": "fail", "summary": "errors"}
     world.airflow.results[run_id, "evaluate"] = {"verdict": "pass", "summary": "1 of 1 gates hold", "outputs": outputs}
 
 
@@ -64,6 +66,7 @@ async def test_an_active_run_is_told_step_by_step(world: Any) -> None:
     assert [(step["task"], step["state"], step["verdict"]) for step in run["steps"]] == [
         ("evaluate", "success", "pass"),
         ("deploy_10", "running", None),
+        ("analyse_10", "failed", "fail"),
     ]
     assert run["steps"][0]["gates"] == GATES
     assert run["steps"][0]["figures"] == {"model_version": "2", "gain": 0.02}
@@ -81,11 +84,15 @@ async def test_when_a_run_has_ended_its_steps_are_told_from_the_ledger(world: An
             return run if run["state"] == "success" else None
 
         before = await client.until(ended)
+        metrics = await client.metrics()
+        assert metrics['perennial_rollout_verdicts_total{pipeline="flights",verdict="fail"}'] == 1
+        assert metrics['perennial_rollout_verdicts_total{pipeline="flights",verdict="pass"}'] == 0
+        assert metrics['perennial_breaker_open{pipeline="flights"}'] == 0
         world.airflow.runs.clear()
         world.airflow.tasks.clear()
         after = (await told(client))["moments"][0]["run"]
     assert before == after
-    assert [step["task"] for step in after["steps"]] == ["evaluate", "deploy_10"]
+    assert [step["task"] for step in after["steps"]] == ["evaluate", "deploy_10", "analyse_10"]
     assert (after["verdict"], after["model_version"]) == ("promoted", "1")
 
 

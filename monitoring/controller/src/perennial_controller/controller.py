@@ -110,7 +110,7 @@ class Controller:
             outbox=Outbox(
                 ledger, airflow, metrics, utc_now, Rollbacks(registry_url).take_back, lease, settings.max_backoff
             ),
-            outcomes=Outcomes(ledger, airflow, registry, specs, utc_now),
+            outcomes=Outcomes(ledger, airflow, registry, specs, utc_now, metrics.judged),
             data_clock=data_clock,
             loop=loop,
             airflow=airflow,

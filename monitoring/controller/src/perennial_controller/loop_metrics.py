@@ -100,6 +100,11 @@ def _of_specs(pipelines: list[Pipeline], figures: Figures, now: datetime) -> Ite
     left = GaugeMetricFamily(
         names.BUDGET_LEFT, "Runs that alerts may still start (retraining.budget)", labels=("pipeline",)
     )
+    breaker = GaugeMetricFamily(
+        names.BREAKER_OPEN,
+        "1 while retrainings by alerts have led to nothing too often, and no alert starts another",
+        labels=("pipeline",),
+    )
     seconds = GaugeMetricFamily(
         names.BUDGET_SECONDS_LEFT,
         "Time that runs may still take before alerts start none (retraining.budget.compute); none without that limit",
@@ -115,10 +120,11 @@ def _of_specs(pipelines: list[Pipeline], figures: Figures, now: datetime) -> Ite
         left.add_metric((pipeline.name,), budget_left(pipeline.spec, runs, now))
         if (compute := compute_left(pipeline.spec, runs, now)) is not None:
             seconds.add_metric((pipeline.name,), compute.total_seconds())
+        breaker.add_metric((pipeline.name,), float(runs.in_vain >= pipeline.spec.monitoring.runs.without_promotion))
         if figures.paused_since(pipeline.name, now) is not None:
             continue  # no tick of the schedule starts a run meanwhile
         seen = figures.marks.get(schedule_mark(pipeline.name, pipeline.spec.retraining.schedule or ""))
         resumed = figures.paused_until(pipeline.name, now)
         if (moment := run_due(pipeline.spec, seen, runs.good_accepted, resumed)) is not None:
             due.add_metric((pipeline.name,), moment.timestamp())
-    yield from (left, seconds, due)
+    yield from (left, seconds, breaker, due)

@@ -9,8 +9,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 
 from perennial_controller.cases import DecisionKind
 from perennial_controller.ledger import Backlog
+from perennial_controller.steps import Step
 from perennial_spec import names
 
+VERDICTS = ("pass", "fail", "inconclusive", "error")
+_JUDGING = ("analyse", "compare", "experiment")
+"""Tasks that judge a rollout begin so."""
 UNKNOWN = ""
 """The label `pipeline` of events that name no pipeline of ours: what others send must not make new series."""
 
@@ -34,6 +38,12 @@ class ControllerMetrics:
             ("pipeline", "result"),
             registry=self.registry,
         )
+        self.rollout_verdicts = Counter(
+            names.ROLLOUT_VERDICTS,
+            "Steps of rollouts that were judged, by verdict; counted when their run has ended",
+            ("pipeline", "verdict"),
+            registry=self.registry,
+        )
         self._backlog = Gauge(
             names.BACKLOG,
             "Events that are not decided, and runs that Airflow does not have yet",
@@ -53,6 +63,14 @@ class ControllerMetrics:
                 self.deliveries.labels(pipeline, result)
             for result in ("done", "away", "refused"):
                 self.rollbacks.labels(pipeline, result)
+            for verdict in VERDICTS:
+                self.rollout_verdicts.labels(pipeline, verdict)
+
+    def judged(self, pipeline: str, steps: Iterable[Step]) -> None:
+        """Count what the steps of an ended rollout were judged to be."""
+        for step in steps:
+            if step.task.startswith(_JUDGING) and step.verdict in VERDICTS:
+                self.rollout_verdicts.labels(pipeline, step.verdict).inc()
 
     def ledger(self, backlog: Backlog | None, now: datetime) -> None:
         """Take note of the backlog; None when the ledger does not answer: the last figures stay."""

@@ -13,7 +13,7 @@ from perennial_controller.events import NewEvent
 from perennial_controller.ledger import Ledger
 from perennial_controller.registry import Registry
 from perennial_controller.specs import Specs
-from perennial_controller.steps import read_steps, to_rows
+from perennial_controller.steps import Step, read_steps, to_rows
 from perennial_spec import names
 from perennial_spec.errors import PerennialError
 
@@ -29,6 +29,8 @@ class Outcomes:
     registry: Registry
     specs: Specs
     clock: Callable[[], datetime]
+    judged: Callable[[str, list[Step]], None]
+    """Told of the steps of each run that has ended."""
 
     async def look(self) -> None:
         """Ask after every run that is not known to have ended, and take note of runs that the ledger does not know.
@@ -61,6 +63,7 @@ class Outcomes:
             model = await self.registry.of_run(entry.pipeline, entry.run_id)
             steps = await read_steps(self.airflow, entry.dag_id, entry.run_id)
             await self.ledger.finished(entry.id, run.state, run.ended_at or self.clock(), model, to_rows(steps))
+            self.judged(entry.pipeline, steps)
             made = f"model version {model.version} ({model.verdict})" if model else "no model"
             log.info("run %s ended with %s, %s", entry.run_id, run.state, made)
 

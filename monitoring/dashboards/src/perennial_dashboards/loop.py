@@ -235,6 +235,12 @@ RUNS = Row(
                     unit=units.Short,
                 ),
                 Column(
+                    "Breaker open",
+                    Query(of.most(names.BREAKER_OPEN, CHOSEN, by="pipeline")),
+                    unit=units.Short,
+                    steps=((None, GREEN), (1, RED)),
+                ),
+                Column(
                     "Breaker opens at",
                     Query(of.most(names.RETRAININGS_LIMIT, CHOSEN, by="pipeline")),
                     unit=units.Short,
@@ -275,6 +281,17 @@ RUNS = Row(
             units.Short,
             (Query(f"sum by (outcome) ({of.most(names.RUNS, CHOSEN, by='pipeline, outcome')})", "{{outcome}}"),),
             runbook=names.ALERT_RUN_FAILING,
+        ),
+        Lines(
+            "Steps of rollouts, by verdict",
+            "What judged steps came to (analyse, compare, experiment), counted when their run has ended.",
+            units.Short,
+            (
+                Query(
+                    f"sum by (verdict) ({of.most(names.ROLLOUT_VERDICTS, CHOSEN, by='pipeline, verdict')})",
+                    "{{verdict}}",
+                ),
+            ),
         ),
         Lines(
             "Alerts that are held back",
