@@ -219,6 +219,8 @@ def test_a_step_that_is_needed_first_is_the_tasks_next_look(tasks: dict[str, Bas
     concluded("deploy", Verdict.PENDING, again_after=0.0, first="evaluate")
     assert next_request() == ("evaluate", {})
     concluded("evaluate", Verdict.PASS, outputs={"champion_version": "3"})
+    assert next_request() == ("deploy", {}), "its share is not moved yet"
+    concluded("deploy", Verdict.PASS)
     assert next_request() == ("analyse", {"lost": 3})
     assert exchange.values["me", "result"]["step"] == "analyse"
     assert exchange.values["me", "result_evaluate"]["outputs"] == {"champion_version": "3"}
@@ -226,7 +228,7 @@ def test_a_step_that_is_needed_first_is_the_tasks_next_look(tasks: dict[str, Bas
 
 def test_when_the_step_that_is_needed_first_says_no_the_task_has_failed(tasks: dict[str, BaseOperator]) -> None:
     exchange, deploy = Exchange(), tasks["deploy_10"]
-    exchange.kept["perennial.look"] = {"state": {}, "first": "evaluate"}
+    exchange.kept["perennial.look"] = {"state": {}, "first": ["evaluate"]}
     with pytest.raises(AirflowFailException, match="evaluate: fail: it is so"):
         conclude(result("evaluate", Verdict.FAIL), call(deploy), context(exchange))
     with pytest.raises(AirflowException, match="evaluate: error") as raised:

@@ -53,13 +53,13 @@ def build_request(task: BaseOperator, call: StepCall, context: Context) -> StepR
     try:
         return StepRequest(
             pipeline=call.pipeline.name,
-            step=look.first or call.step,
+            step=look.step or call.step,
             run_key=run.run_id,
             spec_digest=call.pipeline.digest,
             reason=reason_of(run.conf, str(run.run_type.value), run.logical_date, run.triggering_user_name),
             inputs=_inputs(task, call, context),
             params=dict(call.params),
-            state={} if look.first else look.state,
+            state={} if look.step else look.state,
         )
     except ContractError as error:
         raise AirflowFailException(str(error)) from None
@@ -83,14 +83,21 @@ def conclude(result: StepResult, call: StepCall, context: Context) -> dict[str, 
     reason = result.failure.message if result.failure and result.failure.message else result.summary
     message = f"{result.step}: {result.verdict.value}: {reason}"
     if result.verdict is Verdict.PENDING or (result.verdict is Verdict.PASS and not own):
-        # After a step that was needed first, the task's own step sees what is left to do.
-        state = result.state if own else looks.next_look(context).state
-        looks.wait(context, result.again_after or 0.0, looks.Look(state, result.first))
+        looks.wait(context, result.again_after or 0.0, _after(result, looks.next_look(context), own=own))
     if result.verdict is Verdict.PASS or _goes_on(result, call):
         return result.outputs
     if result.verdict is Verdict.ERROR:
         raise AirflowException(message)
     raise AirflowFailException(message)
+
+
+def _after(result: StepResult, look: looks.Look, *, own: bool) -> looks.Look:
+    """The next look. A step that was needed first, and needs another one itself, is done again after that; the task's own comes last."""
+    needed = (result.first,) if result.first else ()
+    if own:
+        return looks.Look(result.state, needed)
+    waits = (result.step,) if result.verdict is Verdict.PENDING else ()
+    return looks.Look(look.state, (*needed, *waits, *look.first[1:]))
 
 
 def steps_upstream(task: BaseOperator) -> Iterator[tuple[StepName, str]]:

@@ -34,8 +34,13 @@ class Look:
 
     state: dict[str, Any] = field(default_factory=dict)
     """What the task's own step wants to remember."""
-    first: StepName | None = None
-    """A step that runs in its place, before it."""
+    first: tuple[StepName, ...] = ()
+    """Steps that run in its place, before it, in turn."""
+
+    @property
+    def step(self) -> StepName | None:
+        """The step that is to run in place of the task's own; None: that is."""
+        return self.first[0] if self.first else None
 
 
 def next_look(context: Context) -> Look:
@@ -43,7 +48,7 @@ def next_look(context: Context) -> Look:
     found = context["task_state_store"].get(KEY)
     if not isinstance(found, dict):
         return Look()
-    return Look(cast("dict[str, Any]", found["state"]), cast("StepName | None", found["first"]))
+    return Look(cast("dict[str, Any]", found["state"]), tuple(cast("list[StepName]", found["first"] or ())))
 
 
 def wait(context: Context, seconds: float, look: Look) -> NoReturn:
@@ -57,6 +62,6 @@ def wait(context: Context, seconds: float, look: Look) -> NoReturn:
     """
     from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger  # only a task that waits needs it
 
-    context["task_state_store"].set(KEY, asdict(look))
-    log.info("the next look%s is in %.0f s", f", {look.first}," if look.first else "", seconds)
+    context["task_state_store"].set(KEY, {**asdict(look), "first": list(look.first)})
+    log.info("the next look%s is in %.0f s", f", {look.step}," if look.step else "", seconds)
     raise TaskDeferred(trigger=TimeDeltaTrigger(timedelta(seconds=seconds)), method_name=METHOD)

@@ -109,6 +109,8 @@ def _retries(pipeline: Pipeline, name: StepName) -> int:
 _MAY_RUN_BEFORE: dict[StepName, tuple[StepName, ...]] = {
     "deploy": ("evaluate",),
     "analyse": ("evaluate", "deploy"),
+    "compare": ("evaluate", "deploy"),
+    "experiment": ("evaluate", "deploy"),
     "promote": ("evaluate",),
 }
 """Steps that run in the task of another one when the champion has changed; see `perennial_steps.challenger`."""
