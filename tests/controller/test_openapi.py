@@ -37,7 +37,7 @@ def test_what_is_described_is_what_is_answered(url: str) -> None:
     assert len(operations) > 10
     for operation in operations:
 
-        @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy())
         def conforms(case: Any) -> None:
             case.call_and_validate(checks=CHECKS, headers=HEADERS, timeout=30)

@@ -23,6 +23,12 @@ def test_a_duration_survives_being_written(milliseconds: int) -> None:
     assert parse_duration(format_duration(value)) == value
 
 
+@pytest.mark.parametrize("text", ["946474287829588h", "36501d", "9" * 400 + "s"])
+def test_a_duration_that_nobody_means_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a duration of at most 36500d"):
+        parse_duration(text)
+
+
 @pytest.mark.parametrize("text", ["6 hours", "h", "", 6, None, "-1h"])
 def test_what_is_no_duration_is_refused_with_an_example(text: object) -> None:
     with pytest.raises(ValueError, match="as in 10m"):

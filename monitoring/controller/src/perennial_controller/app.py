@@ -22,6 +22,8 @@ from perennial_controller.controller import LEDGER_ERRORS, Controller, brief, ut
 from perennial_controller.entry import Entry
 from perennial_controller.events import ALL_PIPELINES, NewEvent
 from perennial_controller.metrics import UNKNOWN
+from perennial_controller.mlflow_webhook import Delivery, Unsigned, verify
+from perennial_controller.mlflow_webhook import event_of as registry_event
 from perennial_controller.pages import routes
 from perennial_controller.requests import (
     DataRequest,
@@ -35,8 +37,11 @@ from perennial_controller.requests import (
     flag,
     idempotency_key,
     number,
+    parse,
     read,
+    read_bytes,
 )
+from perennial_controller.settings import SECRET_VARIABLE
 from perennial_controller.writing import Written
 from perennial_spec import names
 from perennial_spec.errors import PerennialError, PipelineNotFound, RequestError, SpecError
@@ -46,6 +51,7 @@ _Handler = Callable[[Controller, Request], Awaitable[Response]]
 _STATUS: tuple[tuple[type[PerennialError], int], ...] = (
     (TooLarge, 413),
     (TooSlow, 408),
+    (Unsigned, 401),
     (RequestError, 400),
     (PipelineNotFound, 404),
     (SpecError, 422),
@@ -80,6 +86,7 @@ def make_app(controller: Controller) -> Starlette:
         lifespan=lifespan,
         routes=[
             route("/api/v1/alerts", receive_alerts, "POST"),
+            route("/api/v1/mlflow", receive_registry, "POST", open_to_all=True),
             route("/api/v1/pipelines/{name}/runs", request_run, "POST"),
             route("/api/v1/pipelines/{name}/data", announce_data, "POST"),
             route("/api/v1/pipelines/{name}/pause", pause, "POST"),
@@ -168,6 +175,24 @@ async def receive_alerts(controller: Controller, request: Request) -> Response:
     if any(event.new for event in written) or any(alert.status == "resolved" for alert in notification.alerts):
         controller.open_events.set()
     return JSONResponse({"decisions": [event.id for event in written], "new": sum(event.new for event in written)})
+
+
+async def receive_registry(controller: Controller, request: Request) -> Response:
+    """MLflow's webhook: 200 when what it tells is in the ledger, or is of no interest. It is signed, and carries no token."""
+    if controller.mlflow_secret is None:
+        absent = RequestError(
+            "there is no webhook for MLflow",
+            where=request.url.path,
+            next=f"set {SECRET_VARIABLE} to a file with the secret that MLflow signs with",
+        )
+        return _problem(absent, 404)
+    body = await read_bytes(request)
+    id_ = verify(controller.mlflow_secret.secret, request.headers, body, utc_now())
+    event = registry_event(parse(request, body, Delivery), id_, controller.specs.names())
+    written = await _write(controller, [event]) if event else []
+    if written:
+        controller.open_events.set()
+    return JSONResponse({"decisions": [row.id for row in written], "new": sum(row.new for row in written)})
 
 
 async def request_run(controller: Controller, request: Request) -> Response:

@@ -20,8 +20,8 @@ def _password(given: str) -> bytes:
 class TokenFile:
     """A secret in a file. A new secret in the file holds from the next request on."""
 
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str, variable: str = "PERENNIAL_TOKEN_FILE") -> None:
+        self._path, self._variable = Path(path), variable
         self._stamp: tuple[int, int] | None = None
         self._token = b""
         self._read()
@@ -40,6 +40,11 @@ class TokenFile:
             return hmac.compare_digest(_password(given), self._read())
         return False
 
+    @property
+    def secret(self) -> bytes:
+        """What the file holds now."""
+        return self._read()
+
     def _read(self) -> bytes:
         try:
             status = self._path.stat()
@@ -53,7 +58,7 @@ class TokenFile:
             if not self._token:
                 raise PlatformError(
                     f"the token cannot be read: {getattr(error, 'strerror', None) or error}",
-                    where=f"PERENNIAL_TOKEN_FILE={self._path}",
+                    where=f"{self._variable}={self._path}",
                     expected="a file that holds a secret of at least one character",
                 ) from None
         return self._token

@@ -12,9 +12,9 @@ RunKind = Literal["alert", "data", "person", "schedule"]
 """What may start a run."""
 OrderKind = Literal["pause", "resume"]
 """What a person orders of the controller itself."""
-_Moves = Literal["rollback", "promotion"]
+_Moves = Literal["rollback", "promotion", "registry"]
 NoteKind = OrderKind | _Moves
-"""What is only kept: those orders, and that a person takes the traffic back or makes a version champion."""
+"""What is only kept: those orders, that a person takes the traffic back or makes a version champion, and what MLflow tells."""
 EventKind = RunKind | NoteKind
 ORDERS: tuple[OrderKind, ...] = get_args(OrderKind)
 NOTES: tuple[NoteKind, ...] = (*ORDERS, *get_args(_Moves))

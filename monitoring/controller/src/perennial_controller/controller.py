@@ -29,7 +29,7 @@ from perennial_controller.outcomes import Outcomes
 from perennial_controller.registry import Registry
 from perennial_controller.rollbacks import Rollbacks
 from perennial_controller.schedules import due
-from perennial_controller.settings import Settings
+from perennial_controller.settings import SECRET_VARIABLE, Settings
 from perennial_controller.specs import Specs
 from perennial_controller.thresholds import Thresholds
 from perennial_controller.watchdog import Watchdog
@@ -52,6 +52,8 @@ class Controller:
 
     settings: Settings
     token: TokenFile
+    mlflow_secret: TokenFile | None
+    """None: there is no webhook for MLflow."""
     ledger: Ledger
     specs: Specs
     metrics: ControllerMetrics
@@ -103,6 +105,9 @@ class Controller:
         return cls(
             settings=settings,
             token=TokenFile(platform.need("token_file")),
+            mlflow_secret=TokenFile(settings.mlflow_secret_file, SECRET_VARIABLE)
+            if settings.mlflow_secret_file
+            else None,
             ledger=ledger,
             specs=specs,
             metrics=metrics,

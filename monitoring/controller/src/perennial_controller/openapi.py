@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from perennial_controller.alertmanager import Notification
 from perennial_controller.entry import Entry
+from perennial_controller.mlflow_webhook import Delivery
 from perennial_controller.pages.model import Overview, Timeline
 from perennial_controller.requests import (
     DataRequest,
@@ -156,6 +157,14 @@ _OPERATIONS = (
         _TAKEN,
         Notification,
         problems=(400, 401, 408, 413, 503),
+    ),
+    _Operation(
+        "post",
+        "/api/v1/mlflow",
+        "MLflow's webhook, signed with the shared secret: what changed in the registry",
+        _TAKEN,
+        Delivery,
+        problems=(400, 401, 404, 408, 413, 503),
     ),
 )
 

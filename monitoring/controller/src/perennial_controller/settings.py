@@ -14,6 +14,9 @@ DEFAULT_PORT = 8801
 DEFAULT_QUALITY_PORT = 8802
 
 
+SECRET_VARIABLE = "PERENNIAL_MLFLOW_WEBHOOK_SECRET_FILE"  # noqa: S105 - the name of a variable
+
+
 @dataclass(frozen=True)
 class Settings:
     """Where the controller listens and how often it looks."""
@@ -46,6 +49,8 @@ class Settings:
     alert_expiry: timedelta = timedelta(hours=24)
     """An alert of which no copy came for so long has ended, even if nobody said so. Longer than Alertmanager's `repeat_interval`."""
 
+    mlflow_secret_file: str | None = None
+    """PERENNIAL_MLFLOW_WEBHOOK_SECRET_FILE: the secret that MLflow signs its webhook with; without it there is no webhook."""
     public_airflow: str | None = None
     """PERENNIAL_PUBLIC_AIRFLOW_URL: Airflow's address in a browser, for the pages' links; PERENNIAL_AIRFLOW_URL when not given."""
     public_mlflow: str | None = None
@@ -58,6 +63,7 @@ class Settings:
         platform = Platform.from_environment(environment)
         return cls(
             platform=platform,
+            mlflow_secret_file=environment.get(SECRET_VARIABLE) or None,
             public_airflow=_public(environment, "PERENNIAL_PUBLIC_AIRFLOW_URL", platform.airflow_url),
             public_mlflow=_public(environment, "PERENNIAL_PUBLIC_MLFLOW_URL", platform.mlflow_url),
             host=environment.get("PERENNIAL_HOST") or "127.0.0.1",

@@ -11,7 +11,8 @@ schedule  a tick of `retraining.schedule`: starts a training run unless one is a
           newest tick that they have held.
 person    starts a training run unless one is active.
 data      starts a run of the data DAG unless one is already waiting to start.
-note      something that a person does or orders (a pause, its end, a rollback, a promotion): it starts nothing, and stays on record.
+note      something that a person does or orders (a pause, its end, a rollback, a promotion), or that MLflow tells of the registry: it
+          starts nothing, and stays on record.
 
 Rules by area: `holds` (people, the night, runs that are active), `limits` (cooldown, budget), `data` (what there is to learn from).
 """
@@ -63,7 +64,7 @@ def decide(  # noqa: PLR0917 (one case of the policy, in the order in which a pe
         expiry: an alert of which no copy came for so long has ended.
     """
     if event.kind in NOTES:
-        return Decision(DecisionKind.NOTED, "in force from now on" if event.kind in ORDERS else "a person does it")
+        return Decision(DecisionKind.NOTED, _noted(event))
     if event.kind == "alert" and event.action not in {ACTION_RETRAIN, ACTION_ROLLBACK}:
         return Decision(
             DecisionKind.IGNORED,
@@ -76,6 +77,12 @@ def decide(  # noqa: PLR0917 (one case of the policy, in the order in which a pe
         if decision := rule(case):
             return decision
     return Decision(DecisionKind.ACCEPTED, _accepted(case), seen_data_version=facts.validated_version)
+
+
+def _noted(event: Event) -> str:
+    if event.kind in ORDERS:
+        return "in force from now on"
+    return "told by MLflow" if event.kind == "registry" else "a person does it"
 
 
 def _regression(case: Case) -> Decision | None:
