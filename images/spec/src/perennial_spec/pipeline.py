@@ -15,6 +15,7 @@ from perennial_spec.experiment import OF_STRATEGY
 from perennial_spec.model import METRICS_OF, Evaluation, MetricGate, ModelSpec, SliceGate
 from perennial_spec.monitoring import Monitoring
 from perennial_spec.retraining import Lifetime, Retraining, StepResources
+from perennial_spec.step import StepName
 from perennial_spec.units import format_duration
 
 PipelineName = Annotated[str, StringConstraints(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=40)]
@@ -25,20 +26,6 @@ DEFAULT_ATTRIBUTION = timedelta(hours=1)
 DEFAULT_LATENCY_P99 = timedelta(milliseconds=500)
 SHORT_WAITS = timedelta(minutes=5)
 """How long looks that are seconds apart may go on within one process; see `perennial_steps.runner.look`."""
-Resourced = Literal[
-    "ingest",
-    "validate",
-    "train",
-    "evaluate",
-    "signoff",
-    "deploy",
-    "analyse",
-    "compare",
-    "experiment",
-    "promote",
-    "rollback",
-    "retire",
-]
 
 
 def _some(name: str | None) -> tuple[str, ...]:
@@ -66,7 +53,7 @@ class PipelineSpec(Model):
     deployment: Deployment = Deployment()
     monitoring: Monitoring = Monitoring()
     retraining: Retraining = Retraining()
-    resources: dict[Resourced, StepResources] = Field(default_factory=dict)
+    resources: dict[StepName, StepResources] = Field(default_factory=dict)
     lifetime: Lifetime = Lifetime()
 
     @model_validator(mode="after")
