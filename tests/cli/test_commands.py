@@ -169,3 +169,10 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_is_asked(projec
     assert done.returncode == 1
     assert "its folder does not exist" in done.stderr
     assert "--output" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["flights"], ["--until-done"]])
+def test_status_says_which_words_go_together(project: Path, words: list[str]) -> None:
+    done = perennial(project, "status", *words)
+    assert done.returncode == 2
+    assert "go with --watch" in done.stderr

@@ -270,7 +270,7 @@ def test_a_step_that_is_needed_first_is_a_pod_of_its_own_kind(
 ) -> None:
     steps_that("done()")
     with pytest.raises(TaskDeferred):
-        the_operator(pipeline).execute_sync(the_context(kept={"perennial.look": {"state": {}, "first": "evaluate"}}))
+        the_operator(pipeline).execute_sync(the_context(kept={"perennial.look": {"state": {}, "first": ["evaluate"]}}))
     (pod,) = cluster.created
     assert pod["metadata"]["name"].startswith("churn-evaluate-")
     assert pod["spec"]["serviceAccountName"].endswith("-evaluate")

@@ -23,9 +23,9 @@ def test_a_duration_survives_being_written(milliseconds: int) -> None:
     assert parse_duration(format_duration(value)) == value
 
 
-@pytest.mark.parametrize("text", ["946474287829588h", "36501d", "9" * 400 + "s"])
+@pytest.mark.parametrize("text", ["946474287829588h", "100001d", "9" * 400 + "s"])
 def test_a_duration_that_nobody_means_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="expected a duration of at most 36500d"):
+    with pytest.raises(ValueError, match="expected a duration of at most 100000d"):
         parse_duration(text)
 
 

@@ -33,6 +33,8 @@ def command(
     if watch:
         follow(name, until_done=until_done)
         return
+    if name is not None or until_done:
+        raise typer.BadParameter("NAME and --until-done go with --watch")
     import json
 
     from perennial_cli.clients.controller import warnings
