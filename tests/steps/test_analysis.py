@@ -264,3 +264,8 @@ def test_a_difference_needs_more_than_a_few_errors() -> None:
     assert significantly_more(20, 1000, 20, 20_000)
     assert not significantly_more(20, 1000, 15, 1000)
     assert not significantly_more(20, 1000, 0, 0)
+
+
+def test_a_limit_of_a_second_is_told_without_an_exponent() -> None:
+    deployment = Deployment.model_validate({"abort_on": [{"latency_p99": "1s"}], "min_requests": 50})
+    assert "latency p99 12.3 ms <= 1000 ms" in judge(figures(p99=0.012345), GOOD, deployment).sentences

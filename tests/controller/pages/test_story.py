@@ -29,6 +29,7 @@ def in_airflow(world: Any, run_id: str) -> None:
     world.airflow.tasks[run_id] = [
         task("deploy_10", "running", 3),
         task("begun", "success", 2, "EmptyOperator"),
+        task("rollback", "skipped", 4),
         task("evaluate", minute=1),
         {**task("promote"), "start_date": None, "end_date": None},
     ]

@@ -253,4 +253,4 @@ def _percent(share: float) -> str:
 
 
 def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms"
+    return f"{float(f'{seconds * 1000:.3g}'):g} ms"  # three digits, and no exponent below a million

@@ -40,7 +40,8 @@ async def read_steps(airflow: Airflow, dag_id: str, run_id: str) -> list[Step]:
     Raises:
         AirflowAway: no answer, or not one that can be read.
     """
-    tasks = [task for task in await airflow.tasks(dag_id, run_id) if task.operator in _OURS][:MAX_STEPS]
+    begun = await airflow.tasks(dag_id, run_id)
+    tasks = [task for task in begun if task.operator in _OURS and task.state != "skipped"][:MAX_STEPS]
     results = await asyncio.gather(*(airflow.result(dag_id, run_id, task.task_id) for task in tasks))
     return [step_of(task, result) for task, result in zip(tasks, results, strict=True)]
 
