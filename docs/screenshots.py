@@ -75,6 +75,25 @@ def report_pictures(browser: Browser, platform: Platform, pipeline: str, since: 
             page.screenshot(path=str(PICTURES / f"{name}.png"))
 
 
+def story_pictures(browser: Browser, platform: Platform, pipeline: str) -> None:
+    """The controller's story of a pipeline on a desk, and all pipelines in the dark on a phone."""
+    token = Path(platform.need("token_file")).read_text().strip()
+    for name, path, size, scheme in (
+        ("story", f"/pipelines/{pipeline}", (1100, 1250), "light"),
+        ("pipelines-phone", "/", (390, 700), "dark"),
+    ):
+        context = browser.new_context(
+            http_credentials={"username": "docs", "password": token},
+            viewport={"width": size[0], "height": size[1]},
+            color_scheme=scheme,
+            device_scale_factor=1.5,
+        )
+        page = context.new_page()
+        page.goto(f"{platform.controller_url}{path}")
+        page.screenshot(path=str(PICTURES / f"{name}.png"))
+        context.close()
+
+
 def airflow_picture(page: Page, platform: Platform) -> None:
     """The retraining run that the drift alert started."""
     decisions = Controller(platform).decisions(PIPELINE)
@@ -103,6 +122,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
         airflow_picture(browser.new_page(viewport={"width": 1400, "height": 900}), platform)
         report_pictures(browser, platform, PIPELINE, REPORT_SINCE)
+        story_pictures(browser, platform, PIPELINE)
         browser.close()
     print("\n".join(str(file) for file in sorted(PICTURES.iterdir())))
 
